@@ -1,0 +1,38 @@
+"""Where real data lies, and what a GPU test does without a GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real pictures and clips; the test is skipped where there is none."""
+    for candidate in (os.environ.get("GANTRT_TEST_DATA"), ROOT.parent / "shared" / "data"):
+        if candidate and Path(candidate).is_dir():
+            return Path(candidate)
+    pytest.skip(
+        "needs real data: set GANTRT_TEST_DATA to a folder with facades/, mnist/, selfie2anime/, videos/, images/"
+    )
+
+
+def _has_cuda_device() -> bool:
+    smi = shutil.which("nvidia-smi")
+    return smi is not None and subprocess.run([smi, "-L"], capture_output=True, check=False).returncode == 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A `needs_cuda` test skips without a GPU, unless GANTRT_REQUIRE=cuda says that there must be one."""
+    if os.environ.get("GANTRT_REQUIRE") == "cuda" or _has_cuda_device():
+        return
+    skip = pytest.mark.skip(reason="needs an NVIDIA GPU")
+    for item in items:
+        if "needs_cuda" in item.keywords:
+            item.add_marker(skip)
