@@ -1,0 +1,55 @@
+# Two commands on a fresh machine:  make demo   make test
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := CMakeLists.txt csrc/CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
+# The CUDA kernels of all five targets are compiled by the tests wherever there is an nvcc; a GPU is not needed for that.
+CUDA   := $(if $(shell command -v nvcc),ON,OFF)
+
+.PHONY: demo test lint format bench wheel clean
+
+demo: $(VENV)/installed
+	$(BIN)/gantrt demo -o demo --overwrite
+
+test: $(VENV)/installed-dev lint
+	$(BIN)/python -m pytest --durations=15
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python bench/pixels.py
+	$(BIN)/python bench/training.py
+	$(BIN)/python bench/engines.py
+
+wheel: $(VENV)/python
+	$(PIP) wheel -q --no-deps -w dist .
+
+clean:
+	rm -rf build dist demo $(VENV) .mypy_cache .pytest_cache .ruff_cache python/gantrt/_core*.so
+
+$(VENV)/python:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch first and by exact version, so that an index or folder of CPU builds is used where pip knows one.
+$(VENV)/torch: constraints.txt | $(VENV)/python
+	$(PIP) install -q -c constraints.txt torch==2.13.0
+	@touch $@
+
+$(VENV)/installed: pyproject.toml $(SOURCES) $(VENV)/torch
+	GANTRT_CUDA=AUTO $(PIP) install -q -c constraints.txt -e '.[train]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml $(SOURCES) $(VENV)/torch
+	GANTRT_CUDA=$(CUDA) $(PIP) install -q -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/installed
