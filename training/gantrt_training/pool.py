@@ -1,0 +1,54 @@
+"""The replay pool of made pictures that a discriminator learns from (Shrivastava et al. 2017, arXiv:1612.07828, sec. 2.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class ImagePool:
+    """Remembers up to `size` pictures; once full, answers half of the time with an old one and keeps the new one instead.
+
+    size  0: every query returns what it was given
+    seed  of its own generator, which lives on the CPU on every device: a resumed run draws what the first would have drawn
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        if size < 0:
+            raise ValueError(f"pool: size must not be negative, got {size}")
+        self.size = size
+        self._images: list[Tensor] = []
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def query(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape, dtype and device, detached: each picture itself, or one from the pool."""
+        answer = images.detach().clone()
+        for index in range(len(answer) if self.size else 0):
+            new = images[index].detach().clone()
+            if len(self._images) < self.size:
+                self._images.append(new)
+            elif self._draw(2):
+                slot = self._draw(self.size)
+                answer[index].copy_(self._images[slot])
+                self._images[slot] = new
+        return answer
+
+    def _draw(self, below: int) -> int:
+        return int(torch.randint(below, (), generator=self._generator))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The pictures, oldest slot first, and the generator's state: plain tensors, for torch.load(weights_only=True)."""
+        return {"images": list(self._images), "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave. Raises ValueError if it holds more pictures than fit into this pool."""
+        images = list(state["images"])
+        if len(images) > self.size:
+            raise ValueError(f"pool: {len(images)} pictures were saved, this pool holds {self.size}; keep its size")
+        self._images = images
+        self._generator.set_state(state["generator"].cpu())
