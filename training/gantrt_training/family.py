@@ -16,6 +16,7 @@ from gantrt.errors import UsageError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .nets.norm import NormMode
 from .pool import ImagePool
 
 Batch = Mapping[str, Tensor]  # "a", "b": (N, C, H, W) float in [-1, 1]
@@ -31,7 +32,7 @@ def _nothing(nets: nn.ModuleDict) -> None:
 class Phase:
     """One optimiser step: which networks learn, from which losses."""
 
-    name: str  # "g" or "d": also the optimiser's name and the prefix of its total, "g_loss"
+    name: str  # "g" or "d": also the optimiser's name and the prefix of its total, "g_loss"; two phases may share it
     trains: tuple[str, ...]  # their names in the ModuleDict; all others are frozen while terms are computed
     terms: Callable[[nn.ModuleDict, Batch, Made], Terms]  # their sum is back-propagated
     due: Callable[[int], bool] = lambda step: True  # whether this phase runs at this step (0-based)
@@ -80,12 +81,20 @@ class Family(ABC):
     def optimizers(self, nets: nn.ModuleDict, config: Any) -> dict[str, Optimizer]:
         """One optimiser per phase, by the phase's name, at the config's base learning rate."""
 
+    def total_steps(self, config: Any, steps_per_epoch: int) -> int:
+        """How many steps a training takes: all epochs, unless the paper counts iterations."""
+        return int(config.epochs) * steps_per_epoch
+
     @abstractmethod
     def lr_factor(self, config: Any, step: int, steps_per_epoch: int) -> float:
         """What the base learning rate is multiplied by at this (0-based) step."""
 
     @abstractmethod
     def size_rule(self, config: Any) -> SizeRule: ...
+
+    def norm_mode(self, config: Any) -> NormMode:
+        """The statistics a trained generator's BatchNorm uses: stored ones, or as at batch 1 each picture's own."""
+        return "running"
 
     def scalars(self, terms: Terms) -> Terms:
         """Extra values to log, made from all terms of the step (sums the paper or its users plot)."""

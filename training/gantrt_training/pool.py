@@ -1,4 +1,4 @@
-"""The replay pool of made pictures that a discriminator learns from (Shrivastava et al. 2017, arXiv:1612.07828, sec. 2.3)."""
+"""The replay pool: pictures made earlier, for a discriminator to see again (Shrivastava et al. 2017, arXiv:1612.07828)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class ImagePool:
-    """Remembers up to `size` pictures; once full, answers half of the time with an old one and keeps the new one instead.
+    """Up to `size` pictures; once full, half of the queries get an old one, and the new one takes its place.
 
     size  0: every query returns what it was given
-    seed  of its own generator, which lives on the CPU on every device: a resumed run draws what the first would have drawn
+    seed  of its own generator, on the CPU whatever the device: a resumed run draws what the first would have
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
@@ -42,7 +42,7 @@ class ImagePool:
         return int(torch.randint(below, (), generator=self._generator))
 
     def state_dict(self) -> dict[str, Any]:
-        """The pictures, oldest slot first, and the generator's state: plain tensors, for torch.load(weights_only=True)."""
+        """The pictures and the generator's state: plain tensors, so torch.load(weights_only=True) reads them."""
         return {"images": list(self._images), "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
