@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from gantrt.errors import UsageError
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -93,8 +94,8 @@ class Family(ABC):
     def size_rule(self, config: Any) -> SizeRule: ...
 
     def norm_mode(self, config: Any) -> NormMode:
-        """The statistics a trained generator's BatchNorm uses: stored ones, or as at batch 1 each picture's own."""
-        return "running"
+        """What a trained generator's BatchNorm goes by: at batch 1 it only ever knew each picture's own statistics."""
+        return "instance" if config.batch == 1 else "running"
 
     def scalars(self, terms: Terms) -> Terms:
         """Extra values to log, made from all terms of the step (sums the paper or its users plot)."""
@@ -103,6 +104,15 @@ class Family(ABC):
     def image(self, generator: nn.Module, x: Tensor) -> Tensor:
         """The translated picture alone, (N, C, H, W) in [-1, 1]: what is exported and sampled."""
         return generator(x)  # type: ignore[no-any-return]
+
+
+def adam(
+    nets: nn.ModuleDict, names: tuple[str, ...], lr: float, betas: tuple[float, float], weight_decay: float = 0.0
+) -> Optimizer:
+    """One Adam for all parameters of the networks called `names`; `weight_decay` is the L2 kind, not AdamW's."""
+    parameters = [parameter for name in names for parameter in nets[name].parameters()]
+    fused = parameters[0].is_cuda  # one kernel for all of them; the CPU's order of operations stays that of the papers
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
 
 
 def list_families() -> list[str]:

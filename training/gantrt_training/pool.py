@@ -1,4 +1,4 @@
-"""The replay pool: pictures made earlier, for a discriminator to see again (Shrivastava et al. 2017, arXiv:1612.07828)."""
+"""The replay pool: pictures made earlier, which a judge sees again (Shrivastava et al. 2017, arXiv:1612.07828)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -132,7 +132,7 @@ def _onnx_node(
     while inputs[-1] is None:
         inputs.pop()
     n, c, h, w = x.shape
-    attributes = {
+    attributes: dict[str, Any] = {
         "eps": float(eps),
         "unbiased": int(unbiased),
         "slope": {"none": 1.0, "relu": 0.0, "leaky_relu": float(slope)}[act],  # act(v) = max(v, slope * v)
@@ -141,7 +141,7 @@ def _onnx_node(
         "plugin_namespace": "gantrt",
         "plugin_version": "1",
     }
-    return torch.onnx.ops.symbolic(  # type: ignore[no-any-return]
+    return torch.onnx.ops.symbolic(
         "gantrt::NormAct", inputs, attributes, dtype=x.dtype, shape=(n, c, h + 2 * pad, w + 2 * pad), version=1
     )
 
