@@ -11,20 +11,32 @@ and imports its own library inside those functions only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import importlib
+import logging
+import pkgutil
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ..engine_file import guess_manifest, read_manifest
+from ..errors import DeviceUnavailable, EngineCorrupt, EngineMismatch, UsageError
 from ..manifest import Manifest
+
+log = logging.getLogger("gantrt")
 
 
 @dataclass(frozen=True)
 class Options:
     """How an engine is to be opened. None leaves the choice to the engine."""
 
-    device: str = "cpu"  # "cpu", "cuda" or "cuda:N"
+    device: str = "cpu"  # "cpu", "cuda" or "cuda:N"; `open_engine` also takes "auto"
     precision: str | None = None  # "fp32" forces full precision where the engine would choose less
     threads: int | None = None
     size: tuple[int, int] | None = None  # (height, width) for a dynamic engine
+    streams: int = 1  # how many frames `run` is to work on at once
     cache_dir: str | None = None  # compiled-model cache; None: the user's cache folder; "": none
 
 
@@ -53,3 +65,130 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def fit_size(manifest: Manifest, size: tuple[int, int] | None, height: int, width: int) -> tuple[int, int]:
+    """What `Engine.fit` returns: the static size, the size asked for, or the frame's, rounded up to the multiple."""
+    spec = manifest.input
+    if not spec.dynamic:
+        return spec.height, spec.width
+    return size or (_round_up(height, spec.multiple), _round_up(width, spec.multiple))
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def list_engines() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_engine(name: str) -> Any:
+    """The module of the engine called `name`; UsageError, with the list of those that exist, if there is none."""
+    if name not in list_engines():
+        raise UsageError(f"there is no runtime {name!r}; there are {', '.join(list_engines())}")
+    return importlib.import_module(f".{name}", __name__)
+
+
+def open_engine(
+    path: str | Path,
+    options: Options,
+    runtime: str | None = None,
+    *,
+    value_range: tuple[float, float] | None = None,
+) -> Engine:
+    """Open the engine file at `path` with the best engine for its suffix and `options.device`, or with `runtime`.
+
+    value_range  what the network takes and makes, for a file without manifest; a manifest must agree with it
+    "auto" prefers CUDA and falls back to the CPU; any other device is used or refused.
+    Raises EngineCorrupt, EngineMismatch, DeviceUnavailable, and UsageError for a request that makes no sense.
+    """
+    path = Path(path)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
+        raise UsageError(f"device {options.device!r}: there are auto, cpu, cuda and cuda:N")
+    modules = _that_open(path, runtime)
+    manifest = _manifest(path, value_range)
+    _check_size(path, manifest, options.size)
+
+    refused: list[str] = []  # why each better engine was passed over
+    for device, name, module in _candidates(modules, options.device):
+        missing = module.missing()
+        if missing:
+            refused.append(missing)
+            continue
+        try:
+            engine: Engine = module.open(path, manifest, replace(options, device=device))
+        except DeviceUnavailable as error:
+            if options.device != "auto" or device == "cpu":
+                raise
+            refused.append(str(error))
+            continue
+        if options.device == "auto" and device == "cpu":
+            why = "; ".join(refused) or f"no CUDA engine runs a {path.suffix}"
+            _say_once(f"device auto: {why}; running on the CPU with {name}")
+        return engine
+    raise DeviceUnavailable("; ".join(refused) or _no_engine(path, options.device, runtime))
+
+
+def _that_open(path: Path, runtime: str | None) -> dict[str, Any]:
+    """The engines that open files like this one, by name."""
+    modules = {name: load_engine(name) for name in ([runtime] if runtime else list_engines())}
+    fitting = {name: module for name, module in modules.items() if path.suffix.lower() in module.SUFFIXES}
+    if fitting:
+        return fitting
+    if path.suffix.lower() == ".plan":  # TensorRT's, whichever engines this build has
+        raise DeviceUnavailable(
+            f"{path}: a .plan needs TensorRT, which {runtime or 'this gantrt'} does not run; "
+            "translate with the .onnx it was built from"
+        )
+    known = sorted({suffix for module in modules.values() for suffix in module.SUFFIXES})
+    raise EngineCorrupt(f"{path}: not an engine file; {runtime or 'gantrt'} opens {', '.join(known)}")
+
+
+def _candidates(modules: dict[str, Any], device: str) -> Iterator[tuple[str, str, Any]]:
+    """(device, name, module) in the order in which they are to be tried."""
+    by_priority = sorted(modules.items(), key=lambda item: -item[1].PRIORITY)
+    for wanted in ("cuda", "cpu") if device == "auto" else (device,):
+        for name, module in by_priority:
+            if wanted.partition(":")[0] in module.DEVICES:
+                yield wanted, name, module
+
+
+def _no_engine(path: Path, device: str, runtime: str | None) -> str:
+    who = runtime or "gantrt"
+    if device.startswith("cuda") and path.suffix == ".onnx":
+        return (
+            f"{path}: {who} runs no .onnx on {device}; compile it with `gantrt export {path.name} -o "
+            f"{path.stem}.plan` (needs an NVIDIA GPU and pip install 'gantrt[tensorrt]'), or use --device cpu"
+        )
+    return f"{path}: {who} does not run it on {device}; use --device auto"
+
+
+def _manifest(path: Path, value_range: tuple[float, float] | None) -> Manifest:
+    """The file's own manifest, or what can be told from its input and from the caller."""
+    manifest = read_manifest(path)
+    if manifest is None:
+        return guess_manifest(path, range=value_range or (-1.0, 1.0))
+    if value_range is not None and tuple(value_range) != manifest.range:
+        raise EngineMismatch(
+            f"{path}: its manifest says range {manifest.range}, not {tuple(value_range)}; leave the range out"
+        )
+    return manifest
+
+
+def _check_size(path: Path, manifest: Manifest, size: tuple[int, int] | None) -> None:
+    spec = manifest.input
+    if size is None:
+        return
+    if not spec.dynamic and size != (spec.height, spec.width):
+        raise EngineMismatch(
+            f"{path}: made for {spec.height}x{spec.width}, not {size[0]}x{size[1]}; "
+            f"rebuild it with `gantrt export RUN -o OUT.onnx --size {size[0]}x{size[1]}`, or --dynamic"
+        )
+    if min(size) < 1 or size[0] % spec.multiple or size[1] % spec.multiple:
+        raise UsageError(f"{path}: size {size[0]}x{size[1]} is not divisible by {spec.multiple}, as its network needs")
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    log.info("%s", text)

@@ -1,0 +1,82 @@
+"""ONNX Runtime: the engine others are compared with. It runs the file as it is, in the precision of its graph."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineCorrupt, EngineMismatch
+from ..manifest import Manifest
+from . import Options, fit_size
+
+SUFFIXES = (".onnx",)
+DEVICES = ("cpu",)
+PRIORITY = 10
+
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_LOG_ERRORS_ONLY = 3
+
+
+def missing() -> str | None:
+    found = importlib.util.find_spec("onnxruntime")
+    return None if found else "onnxruntime is not installed; pip install 'gantrt[bench]'"
+
+
+def open(path: Path, manifest: Manifest, options: Options) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(path, manifest, options)
+
+
+class OnnxRuntimeEngine:
+    """A network on ONNX Runtime's CPU provider."""
+
+    name = "onnxruntime"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def __init__(self, path: Path, manifest: Manifest, options: Options) -> None:
+        self.manifest, self.precision, self._size = manifest, manifest.precision, options.size
+        if options.precision not in (None, manifest.precision):
+            raise EngineMismatch(
+                f"{path}: ONNX Runtime computes as the graph says, in {manifest.precision}, not {options.precision}; "
+                f"export it with --precision {options.precision}"
+            )
+        self._session = _session(path, options)
+        ports = (*self._session.get_inputs(), *self._session.get_outputs())
+        if len(ports) != 2 or ports[0].type not in _FLOATS:
+            raise EngineMismatch(f"{path}: an engine has one float input and one output, not {_describe(ports)}")
+        self._input, self._dtype = ports[0].name, _FLOATS[ports[0].type]
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        return fit_size(self.manifest, self._size, height, width)
+
+    def run(self, x: NDArray[np.float32], y: NDArray[np.float32], stream: int | None = None) -> None:
+        y[...] = self._session.run(None, {self._input: x.astype(self._dtype, copy=False)})[0]
+
+    def versions(self) -> dict[str, str]:
+        import onnxruntime
+
+        return {"onnxruntime": onnxruntime.__version__}
+
+    def close(self) -> None:
+        """Nothing to do: the session goes when the last run has let go of it."""
+
+
+def _session(path: Path, options: Options) -> Any:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = _LOG_ERRORS_ONLY
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+    try:
+        return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class of their own
+        gist = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EngineCorrupt(f"{path}: ONNX Runtime cannot read it ({gist}); export it again") from error
+
+
+def _describe(ports: tuple[Any, ...]) -> str:
+    return ", ".join(f"{port.name} {port.type} {port.shape}" for port in ports)

@@ -1,0 +1,284 @@
+"""Frame in, frame out: the Translator owns an engine, the buffers it works in, and the queue before it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .arrays import Frame, as_frame, as_kind_of, as_output
+from .engines import Engine, Options, open_engine
+from .errors import GantrtError, UsageError
+from .fitting import Color, Fit, Tensor, make_fit
+from .manifest import Manifest
+from .streaming import Item, translated
+from .timing import Ring, Summary
+
+log = logging.getLogger("gantrt")
+
+_QUEUED_PER_STREAM = 2  # one being translated, one waiting: enough to never idle, little enough to stay fresh
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    color: Color = "rgb",
+    size: tuple[int, int] | None = None,
+    fit: str = "resize",
+    streams: int = 1,
+    precision: str | None = None,
+    threads: int | None = None,
+    runtime: str | None = None,
+    warmup: int = 1,
+    range: tuple[float, float] | None = None,
+    cache_dir: str | None = None,
+) -> Translator:
+    """Open an engine file, .onnx or .plan, as a Translator.
+
+    device     "cpu", "cuda", "cuda:N", or "auto": CUDA where it can, else the CPU, and says so
+    color      order of the channels in the caller's frames: "rgb", or "bgr" for OpenCV's
+    size       (height, width) the network runs at; for an engine made with --dynamic
+    fit        how a frame meets the network's size: "resize", or "pad" (dynamic engines)
+    streams    frames translated at once; more raises throughput, not speed
+    precision  "fp32", "bf16", ...; None: the engine's choice, see `Translator.info`
+    threads    CPU threads; None: the engine's choice
+    runtime    "openvino", "onnxruntime", ...; None: the best for file and device
+    warmup     runs before the first frame; 0: that frame pays for them
+    range      values the network takes and makes, for a file without manifest; None: (-1, 1)
+    cache_dir  folder for compiled models; None: the user's cache folder; "": none
+
+    Raises EngineCorrupt, EngineMismatch, DeviceUnavailable, and UsageError for a request that makes no sense.
+    """
+    begin = time.perf_counter()
+    _check(color, streams, threads, warmup)
+    options = Options(device, precision, threads, size, streams, cache_dir)
+    engine = open_engine(path, options, runtime, value_range=range)
+    try:
+        translator = Translator(engine, path=Path(path), color=color, fit=fit, streams=streams, threads=threads or 0)
+        translator.warm_up(warmup, size)
+    except GantrtError:
+        engine.close()
+        raise
+    translator.load_ms = (time.perf_counter() - begin) * 1e3
+    log.info("%s", translator.info)
+    return translator
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a Translator is and runs on."""
+
+    path: Path
+    manifest: Manifest
+    runtime: str
+    device: str
+    precision: str  # what really runs
+    versions: dict[str, str]
+    color: str
+    fit: str
+    streams: int
+
+    def __str__(self) -> str:
+        spec = self.manifest.input
+        size = "any size" if spec.dynamic else f"{spec.height}x{spec.width}"
+        libraries = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return f"{self.path.name}: {self.manifest.family}, {size}, {self.precision} on {self.device} ({libraries})"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Times in milliseconds of the last frames (some thousands are kept). A frame of a batch counts all its batch."""
+
+    frames: int  # ever translated, or since the last reset
+    wait: Summary  # in the queue, and for a free stream
+    pre: Summary
+    engine: Summary
+    post: Summary
+    total: Summary  # from the call to the finished frame
+    first_frame_ms: float | None
+    load_ms: float
+
+
+@dataclass
+class _Slot:
+    """The working memory of one stream: x and y are (batch, C, H, W), made anew only when the size changes."""
+
+    x: Tensor = dataclasses.field(default_factory=lambda: np.empty((0, 0, 0, 0), np.float32))
+    y: Tensor = dataclasses.field(default_factory=lambda: np.empty((0, 0, 0, 0), np.float32))
+
+    def shape_to(self, shape: tuple[int, int, int, int]) -> None:
+        if self.x.shape != shape:
+            self.x, self.y = np.empty(shape, np.float32), np.empty(shape, np.float32)
+
+
+class Translator:
+    """Translates frames of any size; each result has its frame's size, type and kind. Thread-safe.
+
+    Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, engine: Engine, *, path: Path, color: Color, fit: str, streams: int, threads: int) -> None:
+        self.engine = engine
+        self.load_ms = 0.0
+        self.info = Info(
+            path, engine.manifest, engine.name, engine.device, engine.precision, engine.versions(), color, fit, streams
+        )
+        self._fit: Fit = make_fit(fit, engine, color, threads)
+        self._channels, self._batch = engine.manifest.input.channels, engine.manifest.batch
+        self._slots: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()  # None: closed
+        for _ in range(streams):
+            self._slots.put(_Slot())
+        self._times = Ring(4)  # wait, pre, engine, post in milliseconds
+        self._first_frame_ms: float | None = None
+        self._closing = threading.Lock()
+        self._closed = False
+        self._room = threading.BoundedSemaphore(_QUEUED_PER_STREAM * streams)
+        self._workers = ThreadPoolExecutor(streams, thread_name_prefix="gantrt")  # starts threads as they are needed
+
+    def __call__(self, frame: Any, out: Any = None) -> Any:
+        """Translate one frame, (H, W, 3) uint8: numpy, torch, or anything with DLPack.
+
+        out  where to write the result: the frame's shape, and it may be the frame itself; None: a fresh array
+        Returns `out`, or an array of the frame's kind. One-channel networks also take (H, W) and (H, W, 1).
+        """
+        return self._translate(frame, out, time.perf_counter())
+
+    def translate(self, frames: Sequence[Any]) -> list[Any]:
+        """Translate frames of any sizes, in order; in batches where the engine was made with --batch."""
+        if self._batch == 1:
+            return [future.result() for future in [self.submit(frame) for frame in frames]]
+        called = time.perf_counter()
+        views = [as_frame(frame, self._channels) for frame in frames]
+        results = [np.empty(view.shape, np.uint8) for view in views]
+        for group in self._batches(views):
+            self._run([views[i] for i in group], [results[i] for i in group], called)
+        return [as_kind_of(frame, result) for frame, result in zip(frames, results, strict=True)]
+
+    def submit(self, frame: Any, out: Any = None) -> Future[Any]:
+        """Queue one frame; the future's result is what calling with it returns.
+
+        Blocks while the queue is full (two frames per stream). The frame must not change until the future is done.
+        """
+        called = time.perf_counter()
+        self._room.acquire()
+        try:
+            future = self._workers.submit(self._translate, frame, out, called)
+        except RuntimeError as error:
+            self._room.release()
+            raise _closed() from error
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def stream(self, source: Any) -> Iterator[Item]:
+        """Translate a picture, folder, video, camera or anything `gantrt.video.open_source` takes, frame by frame.
+
+        Reading overlaps translating. Raises UnsupportedInput, or TruncatedInput after the last good frame.
+        """
+        return translated(self, source)
+
+    def stats(self, *, reset: bool = False) -> Stats:
+        """Where the time went so far; `reset` starts anew afterwards."""
+        frames, rows = self._times.rows()
+        first = self._first_frame_ms
+        if reset:
+            self._times.clear()
+            self._first_frame_ms = None
+        wait, pre, engine, post = (Summary.of(column) for column in rows.T)
+        return Stats(frames, wait, pre, engine, post, Summary.of(rows.sum(axis=1)), first, self.load_ms)
+
+    def warm_up(self, runs: int, size: tuple[int, int] | None = None) -> None:
+        """Run the network on an empty picture, so that the first frame is no slower than the others."""
+        spec = self.engine.manifest.input
+        height, width = size or (spec.height, spec.width)
+        x = np.zeros((self._batch, self._channels, height, width), np.float32)
+        for _ in range(runs):
+            self.engine.run(x, np.empty_like(x))
+
+    def close(self) -> None:
+        """Finish what was begun or queued, then let go of the engine. May be called again."""
+        with self._closing:
+            if self._closed:
+                return
+            self._workers.shutdown(wait=True)
+            for _ in range(self.info.streams):
+                self._slots.get()
+            self._slots.put(None)
+            self.engine.close()
+            self._closed = True
+
+    def __enter__(self) -> Translator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _translate(self, frame: Any, out: Any, called: float) -> Any:
+        view = as_frame(frame, self._channels)
+        result = np.empty(view.shape, np.uint8) if out is None else as_output(out, view, self._channels)
+        self._run([view], [result], called)
+        return as_kind_of(frame, result) if out is None else out
+
+    def _run(self, frames: list[Frame], outs: list[Frame], called: float) -> None:
+        """Translate at most a batch of frames, all of one network size; `called` is when the caller asked for it."""
+        slot = self._slots.get()
+        if slot is None:
+            self._slots.put(None)
+            raise _closed()
+        try:
+            begin = time.perf_counter()
+            size = self._fit.size(*frames[0].shape[:2])
+            slot.shape_to((self._batch, self._channels, *size))
+            for i, frame in enumerate(frames):
+                self._fit.enter(frame, slot.x[i : i + 1])
+            slot.x[len(frames) :] = slot.x[:1]  # an incomplete batch is filled up
+            entered = time.perf_counter()
+            self.engine.run(slot.x, slot.y)
+            ran = time.perf_counter()
+            for i, out in enumerate(outs):
+                self._fit.leave(slot.y[i : i + 1], out)
+            left = time.perf_counter()
+        finally:
+            self._slots.put(slot)
+        if self._first_frame_ms is None:
+            self._first_frame_ms = (left - called) * 1e3
+        times = [(b - a) * 1e3 for a, b in zip((called, begin, entered, ran), (begin, entered, ran, left), strict=True)]
+        for _ in frames:
+            self._times.add(*times)
+
+    def _batches(self, frames: list[Frame]) -> Iterator[list[int]]:
+        """Indices of frames that can share a batch: neighbours of one network size, at most as many as it holds."""
+        group: list[int] = []
+        for i, frame in enumerate(frames):
+            if group and (len(group) == self._batch or self._size(frame) != self._size(frames[group[0]])):
+                yield group
+                group = []
+            group.append(i)
+        if group:
+            yield group
+
+    def _size(self, frame: Frame) -> tuple[int, int]:
+        return self._fit.size(*frame.shape[:2])
+
+
+def _check(color: str, streams: int, threads: int | None, warmup: int) -> None:
+    if color not in ("rgb", "bgr"):
+        raise UsageError(f"color {color!r}: there are 'rgb' and 'bgr'")
+    if streams < 1 or warmup < 0 or (threads is not None and threads < 1):
+        raise UsageError(f"streams {streams} and threads {threads} must be at least 1, warmup {warmup} at least 0")
+
+
+def _closed() -> GantrtError:
+    return GantrtError("translator: it is closed; load the engine again")
