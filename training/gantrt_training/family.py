@@ -132,7 +132,7 @@ def load_family(name: str) -> Family:
 
 def make_config(family: Family, preset: str, overrides: Mapping[str, Any]) -> Any:
     """`Config` from a preset and `--set key=value` overrides; UsageError names unknown presets, keys and bad values."""
-    from .recipe import apply_overrides
+    from .overrides import apply_overrides
 
     if preset not in family.presets:
         raise UsageError(f"{family.name}: there is no preset {preset!r}; there are {', '.join(family.presets)}")

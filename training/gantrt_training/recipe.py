@@ -1,0 +1,177 @@
+"""The recipe of a training: everything that was asked for, typed from text, written down in RUN/recipe.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import json
+import tokenize
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gantrt.atomic import atomic_path
+from gantrt.errors import EngineCorrupt, EngineMismatch, UsageError
+
+from .data import Interpolation, Preparation
+from .family import Family, load_family, make_config
+from .overrides import apply_overrides, unknown_key
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A family's config and what surrounds it. All but the first four can be set by `--set key=value`."""
+
+    family: str
+    preset: str
+    config: Any
+    data: str  # the folder of pictures
+    seed: int = 0  # of weights, batches and dropout
+    steps: int | None = None  # where to stop; none: as many as the config says
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of convolutions; weights and losses stay fp32
+    workers: int | None = None  # threads that decode ahead; none: 0 on a CPU, up to 8 beside a GPU
+    swap: bool = False  # exchange A and B of the data
+    max_pictures: int | None = None  # of each side and epoch; 0: all; none: as the config says
+    interpolation: Interpolation | None = None  # how pictures are resized; none: as the config says, or bicubic
+    log_every: int = 50  # steps
+    sample_every: int = 500  # steps; 0: never
+    samples: int = 6  # test pictures of each side on a sample sheet
+    checkpoint_every: int = 1000  # steps; 0: only at the end
+    keep: int = 3  # checkpoints
+
+    def __post_init__(self) -> None:
+        for key, least in _LEAST.items():
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"{key} must be at least {least}, got {value}")
+
+    def load_family(self) -> Family:
+        return load_family(self.family)
+
+    def preparation(self) -> Preparation:
+        """What a Config may say with load_scale, flip and interpolation: pictures are used as they are without."""
+        config = self.config
+        default: Interpolation = getattr(config, "interpolation", "bicubic")
+        return Preparation(
+            size=config.size,
+            load_size=max(config.size, round(config.size * getattr(config, "load_scale", 1.0))),
+            flip=getattr(config, "flip", False),
+            interpolation=self.interpolation or default,
+        )
+
+    def pictures_per_epoch(self) -> int:
+        """At most so many of each side; 0: all."""
+        return int(getattr(self.config, "max_pictures", 0) if self.max_pictures is None else self.max_pictures)
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
+        """The same, but for these keys: a config's own come first, then the recipe's."""
+        for_config, rest = _split(self.config, overrides)
+        recipe = apply_overrides(self, rest, known=_settable()) if rest else self
+        return dataclasses.replace(recipe, config=apply_overrides(self.config, for_config))
+
+    def save(self, path: Path) -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """Read what `save` wrote. Raises EngineCorrupt if that is not what it is, EngineMismatch if it is too new."""
+        try:
+            raw = json.loads(path.read_text())
+            schema, family, preset = int(raw.pop("schema")), str(raw.pop("family")), str(raw.pop("preset"))
+            config, data = dict(raw.pop("config")), str(raw.pop("data"))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise EngineCorrupt(f"{path}: is no recipe of a training ({error})") from error
+        if schema > SCHEMA:
+            raise EngineMismatch(f"{path}: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt")
+        base = cls(family, preset, config_from(load_family(family), config, path), data)
+        return apply_overrides(base, raw, known=_settable())
+
+
+_LEAST = {
+    "seed": 0,
+    "steps": 1,
+    "workers": 0,
+    "max_pictures": 0,
+    "log_every": 1,
+    "sample_every": 0,
+    "samples": 1,
+    "checkpoint_every": 0,
+    "keep": 1,
+}
+
+
+def make_recipe(
+    family: str, data: str | Path, preset: str = "paper", overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe from what a user says.
+
+    Raises UsageError for an unknown family, preset or key and for a value that does not fit.
+    """
+    loaded = load_family(family)
+    config = make_config(loaded, preset, {})
+    return Recipe(family, preset, config, str(data)).with_overrides(overrides or {})
+
+
+def config_from(family: Family, values: Mapping[str, Any], where: Path) -> Any:
+    """A family's Config from its JSON. Raises EngineMismatch if this gantrt does not know one of its keys or values."""
+    try:
+        return apply_overrides(family.Config(), values)
+    except UsageError as error:
+        raise EngineMismatch(f"{where}: was made by another gantrt ({error})") from error
+
+
+def show(recipe: Recipe) -> str:
+    """The recipe as a table, one `key = value  # meaning` a line."""
+    rows = [(f.name, getattr(recipe, f.name), _meanings(Recipe)) for f in dataclasses.fields(recipe)]
+    rows = [row for row in rows if row[0] != "config"]
+    config_rows = [
+        (f.name, getattr(recipe.config, f.name), _meanings(type(recipe.config)))
+        for f in dataclasses.fields(recipe.config)
+    ]
+    return "\n".join([*_table(rows), "", f"# {recipe.family}, preset {recipe.preset}", *_table(config_rows)])
+
+
+def _table(rows: list[tuple[str, Any, dict[str, str]]]) -> list[str]:
+    left = [f"{name} = {_text(value)}" for name, value, _ in rows]
+    width = max(map(len, left))
+    meanings = [meaning.get(name, "") for name, _, meaning in rows]
+    return [f"{text:<{width}}  # {meaning}" if meaning else text for text, meaning in zip(left, meanings, strict=True)]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(_text(item) for item in value)
+    return str(value).lower() if value is None or isinstance(value, bool) else f"{value}"
+
+
+def _meanings(config: type[Any]) -> dict[str, str]:
+    """Field name → the comment behind it in the source: there is one place to say what a key means."""
+    try:
+        source = inspect.getsource(config)
+    except OSError:
+        return {}
+    names = {field.name for field in dataclasses.fields(config)}
+    found: dict[str, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        name = token.line.split(":")[0].strip()
+        if token.type == tokenize.COMMENT and name in names:
+            found[name] = token.string.lstrip("# ")
+    return found
+
+
+def _split(config: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    own = {field.name for field in dataclasses.fields(config)}
+    unknown = next((key for key in overrides if key not in own and key not in _settable()), None)
+    if unknown is not None:
+        raise UsageError(unknown_key(unknown, (*sorted(own), *_settable())))
+    return {k: v for k, v in overrides.items() if k in own}, {k: v for k, v in overrides.items() if k not in own}
+
+
+def _settable() -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(Recipe))[4:]
