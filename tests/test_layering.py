@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"gantrt": ROOT / "python" / "gantrt", "gantrt_training": ROOT / "training" / "gantrt_training"}
 RUNTIME_LIBRARIES = {"numpy", "cv2", "av", "onnx"}
 EXTRA_LIBRARIES = {  # what one module alone may use, inside functions
+    "gantrt.engine_file": {"google"},  # protobuf's DecodeError: what onnx raises for a damaged file
     "gantrt.engines.openvino": {"openvino"},
     "gantrt.engines.onnxruntime": {"onnxruntime"},
     "gantrt.engines.tensorrt": {"tensorrt"},
