@@ -1,0 +1,27 @@
+// Linked instead of the *.cu files: the same symbols, which throw.
+#include "cuda.h"
+#include "kernels/norm_act.h"
+#include "kernels/pixels.h"
+
+namespace gantrt {
+namespace {
+
+[[noreturn]] void refuse(const char* who) {
+  throw DeviceUnavailable(
+      std::string(who) +
+      ": this build of gantrt has no CUDA kernels; install it again with GANTRT_CUDA=ON where "
+      "nvcc is, or pass arrays that lie on the CPU");
+}
+
+}  // namespace
+
+std::vector<int> cuda_architectures() { return {}; }
+void* cuda_allocate(size_t, Device, Stream) { refuse("workspace"); }
+void cuda_free(void*, Device, Stream) noexcept {}
+
+void norm_act_cuda(const NormActProblem&, void*, Stream) { refuse("norm_act"); }
+size_t norm_act_cuda_workspace(int64_t, int64_t, int64_t, int64_t, Layout, DType) { refuse("norm_act"); }
+void frame_to_tensor_cuda(const PixelProblem&, Stream) { refuse("frame_to_tensor"); }
+void tensor_to_frame_cuda(const PixelProblem&, Stream) { refuse("tensor_to_frame"); }
+
+}  // namespace gantrt

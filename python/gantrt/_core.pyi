@@ -1,0 +1,57 @@
+"""The C++ core. Arrays are numpy, torch, cupy, pycuda, ...: anything with DLPack or __cuda_array_interface__."""
+
+from typing import Any, Literal, TypeVar
+
+_Array = TypeVar("_Array")
+
+_Act = Literal["none", "relu", "leaky_relu"]
+_Color = Literal["rgb", "bgr"]
+_Resize = Literal["auto", "area", "bilinear"]
+
+def norm_act(
+    x: _Array,
+    scale: Any = None,
+    shift: Any = None,
+    rho: Any = None,
+    residual: Any = None,
+    *,
+    eps: float = 1e-5,
+    unbiased: bool = False,
+    act: _Act = "none",
+    slope: float = 0.2,
+    pad: int = 0,
+    rpad: int = 0,
+    layout: Literal["nchw", "nhwc"] = "nchw",
+    out: _Array | None = None,
+    threads: int = 0,
+    stream: int | None = None,
+) -> _Array: ...
+def frame_to_tensor(
+    frame: Any,
+    out: Any = None,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    color: _Color = "rgb",
+    resize: _Resize = "auto",
+    pad: int = 0,
+    range: tuple[float, float] = (-1.0, 1.0),
+    threads: int = 0,
+    stream: int | None = None,
+) -> Any: ...
+def tensor_to_frame(
+    x: Any,
+    out: Any = None,
+    *,
+    size: tuple[int, int] | None = None,
+    color: _Color = "rgb",
+    resize: _Resize = "auto",
+    crop: int = 0,
+    range: tuple[float, float] = (-1.0, 1.0),
+    threads: int = 0,
+    stream: int | None = None,
+) -> Any: ...
+def cuda_built() -> bool: ...
+def cuda_architectures() -> list[int]: ...
+def cpu_features() -> list[str]: ...
+def default_threads() -> int: ...
