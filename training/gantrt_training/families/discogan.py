@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from gantrt.errors import UsageError
@@ -31,7 +31,9 @@ class DiscoGANConfig:
     channels_b: int = 3
     size: int = 64  # 4 times a power of two, at least 16
     load_scale: float = 1.0  # pictures are resized to size times this, then cropped at random
+    interpolation: Literal["bicubic", "bilinear"] = "bilinear"  # how they are resized
     flip: bool = False  # mirror at random
+    max_pictures: int = 0  # of each side and epoch; 0: all
     batch: int = 64
     epochs: int = 5000
     constant_epochs: int = 5000  # at the base learning rate; over the rest it falls linearly
@@ -67,6 +69,7 @@ class DiscoGAN(Family):
         "book": {  # the book chapter's simpler variant: both learn in each step, no feature matching, no curriculum
             "epochs": 200,
             "constant_epochs": 10,
+            "max_pictures": 10_000,
             "beta2": 0.99,
             "weight_decay": 0.0,
             "bottleneck": 100,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from gantrt.errors import UsageError
@@ -31,6 +31,7 @@ class UGATITConfig:
     channels_b: int = 3  # the identity loss wants as many as channels_a
     size: int = 256  # training crop, pixels; the full generator takes no other
     load_scale: float = 286 / 256  # pictures are resized to size times this, then cropped at random
+    interpolation: Literal["bicubic", "bilinear"] = "bilinear"  # how they are resized
     flip: bool = True  # mirror at random
     batch: int = 1
     epochs: int = 0  # 0: `iterations` says how long

@@ -70,7 +70,9 @@ def norm_act(
         return _onnx_node(x, scale, shift, rho, residual, eps, unbiased, act, slope, pad, rpad)
     if rho is None and not unbiased:
         one_d = scale is None or scale.dim() == 1
-        y = F.instance_norm(x, weight=scale if one_d else None, bias=shift if one_d else None, eps=eps)
+        half_on_cpu = x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16)
+        wide = x.float() if half_on_cpu else x  # torch's CPU kernel would keep the statistics in half precision
+        y = F.instance_norm(wide, weight=scale if one_d else None, bias=shift if one_d else None, eps=eps).to(x.dtype)
         if not one_d:
             y = y * _per_channel(scale, y) + _per_channel(shift, y)
     else:

@@ -32,7 +32,7 @@ def _normalised(weight_orig: Tensor, u: Tensor, v: Tensor, training: bool) -> Te
                 v.copy_(F.normalize(torch.mv(rows.t(), u), dim=0, eps=EPS))
                 u.copy_(F.normalize(torch.mv(rows, v), dim=0, eps=EPS))
             u, v = u.clone(), v.clone()  # a second forward before the backward will change the buffers
-        return weight_orig.div(torch.dot(u, torch.mv(rows, v)))
+        return weight_orig / torch.dot(u, torch.mv(rows, v))
 
 
 class SpectralConv2d(nn.Conv2d):
@@ -48,7 +48,7 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = _normalised(self.weight_orig, self.weight_u, self.weight_v, self.training)
-        return self._conv_forward(x, weight, self.bias)
+        return F.conv2d(x, weight, self.bias, self.stride)
 
 
 class SpectralLinear(nn.Linear):
