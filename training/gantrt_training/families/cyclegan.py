@@ -24,28 +24,28 @@ from ..schedules import constant_then_linear
 class CycleGANConfig:
     """The paper's numbers, as in the authors' PyTorch code."""
 
-    channels_a: int = 3
-    channels_b: int = 3
+    channels_a: int = 3  # of the pictures of domain A
+    channels_b: int = 3  # of the pictures of domain B
     size: int = 256  # training crop, pixels
     load_scale: float = 286 / 256  # pictures are resized to size times this, then cropped at random
     flip: bool = True  # mirror at random
-    batch: int = 1
-    epochs: int = 200
+    batch: int = 1  # pictures of each side in a step
+    epochs: int = 200  # in all
     constant_epochs: int = 100  # at the base learning rate; over the rest it falls linearly
     zero_last: bool = True  # the last epoch has learning rate 0, as in the authors' code since 2020
-    lr: float = 2e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
+    lr: float = 2e-4  # base learning rate
+    beta1: float = 0.5  # Adam's decay of the mean gradient
+    beta2: float = 0.999  # Adam's decay of the mean squared gradient
     ngf: int = 64  # width of the generators
     n_blocks: int = 9  # residual blocks; 6 for 128 pixels and less
     n_downs: int = 2  # halvings before them
-    norm: PlainNorm = "instance"
+    norm: PlainNorm = "instance"  # instance or batch
     dropout: float = 0.0  # within the residual blocks
     upsample: Upsample = "transpose"  # resize: nearest neighbour and a convolution, free of checkerboards
     ndf: int = 64  # width of the discriminators
     d_layers: int = 3  # 3: they judge patches of 70 pixels; 0: single pixels
-    gan: Gan = "lsgan"
-    lambda_cycle: float = 10.0
+    gan: Gan = "lsgan"  # bce or lsgan
+    lambda_cycle: float = 10.0  # weight of the L1 distance between a picture and what came back
     lambda_identity: float = 0.5  # times lambda_cycle; 0 saves two of six generator passes
     pool_size: int = 50  # made pictures that each discriminator may see again
 

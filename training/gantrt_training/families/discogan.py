@@ -27,28 +27,28 @@ class DiscoGANConfig:
     reconstruction error is taken in [0, 1]. The order of the channels makes no difference to a training.
     """
 
-    channels_a: int = 3
-    channels_b: int = 3
+    channels_a: int = 3  # of the pictures of domain A
+    channels_b: int = 3  # of the pictures of domain B
     size: int = 64  # 4 times a power of two, at least 16
     load_scale: float = 1.0  # pictures are resized to size times this, then cropped at random
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"  # how they are resized
     flip: bool = False  # mirror at random
     max_pictures: int = 0  # of each side and epoch; 0: all
-    batch: int = 64
-    epochs: int = 5000
+    batch: int = 64  # pictures of each side in a step
+    epochs: int = 5000  # in all
     constant_epochs: int = 5000  # at the base learning rate; over the rest it falls linearly
-    lr: float = 2e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
-    weight_decay: float = 1e-5
+    lr: float = 2e-4  # base learning rate
+    beta1: float = 0.5  # Adam's decay of the mean gradient
+    beta2: float = 0.999  # Adam's decay of the mean squared gradient
+    weight_decay: float = 1e-5  # L2, on everything
     ngf: int = 64  # width of the generators
     ndf: int = 64  # width of the discriminators
     bottleneck: int = 0  # channels of a 1x1 code between encoder and decoder; 0: none
     unit_range: bool = True  # inside, networks work in [0, 1] with a sigmoid; else in [-1, 1] with tanh
-    gan: Gan = "bce"
-    adv_weight: float = 0.1
+    gan: Gan = "bce"  # bce or lsgan
+    adv_weight: float = 0.1  # of the adversarial losses
     fm_weight: float = 0.9  # of feature matching
-    rec_weight: float = 1.0
+    rec_weight: float = 1.0  # of the squared distance between a picture and what came back
     rec_rate: float = 0.5  # r: reconstruction counts r, all else 1 - r; 0: each counts as much as its weight says
     rec_rate_start: float = 0.01  # r at the beginning
     curriculum_steps: int = 10_000  # how long that is

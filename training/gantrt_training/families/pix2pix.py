@@ -31,21 +31,21 @@ class Pix2PixConfig:
     size: int = 256  # training crop, pixels
     load_scale: float = 286 / 256  # pictures are resized to size times this, then cropped at random
     flip: bool = True  # mirror at random, both pictures of a pair alike
-    batch: int = 1
-    epochs: int = 200
+    batch: int = 1  # pictures of each side in a step
+    epochs: int = 200  # in all
     constant_epochs: int = 100  # at the base learning rate; over the rest it falls linearly
     zero_last: bool = True  # the last epoch has learning rate 0, as in the authors' code since 2020
-    lr: float = 2e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
+    lr: float = 2e-4  # base learning rate
+    beta1: float = 0.5  # Adam's decay of the mean gradient
+    beta2: float = 0.999  # Adam's decay of the mean squared gradient
     ngf: int = 64  # width of the generator
     downs: int = 0  # halvings in the U-Net, at least 5; 0: as many as size has, at most 8
-    norm: PlainNorm = "batch"
-    dropout: float = 0.5
+    norm: PlainNorm = "batch"  # instance or batch
+    dropout: float = 0.5  # share of features dropped in the decoder
     ndf: int = 64  # width of the discriminator
     d_layers: int = 3  # 3: it judges patches of 70 pixels; 0: single pixels
-    gan: Gan = "bce"
-    lambda_l1: float = 100.0
+    gan: Gan = "bce"  # bce or lsgan
+    lambda_l1: float = 100.0  # weight of the L1 distance to the wanted picture
 
 
 class Pix2Pix(Family):

@@ -27,31 +27,29 @@ DISCRIMINATORS = ("d_a_global", "d_b_global", "d_a_local", "d_b_local")
 class UGATITConfig:
     """The paper's numbers, as in the authors' PyTorch code."""
 
-    channels_a: int = 3
+    channels_a: int = 3  # of the pictures of domain A
     channels_b: int = 3  # the identity loss wants as many as channels_a
     size: int = 256  # training crop, pixels; the full generator takes no other
     load_scale: float = 286 / 256  # pictures are resized to size times this, then cropped at random
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"  # how they are resized
     flip: bool = True  # mirror at random
-    batch: int = 1
+    batch: int = 1  # pictures of each side in a step
     epochs: int = 0  # 0: `iterations` says how long
-    iterations: int = 1_000_000
+    iterations: int = 1_000_000  # in all
     zero_last: bool = True  # the last iteration has learning rate 0, as in the authors' code
     lr: float = 1e-4  # over the second half of the iterations it falls linearly
-    beta1: float = 0.5
-    beta2: float = 0.999
-    weight_decay: float = 1e-4
+    beta1: float = 0.5  # Adam's decay of the mean gradient
+    beta2: float = 0.999  # Adam's decay of the mean squared gradient
+    weight_decay: float = 1e-4  # L2, on everything
     light: bool = False  # gamma and beta from the features' means, not from all of them: 10.6 instead of 279 million
     ngf: int = 64  # width of the generators
     n_blocks: int = 4  # residual blocks on either side of the attention
     ndf: int = 64  # width of the discriminators
-    n_dis: int = (
-        0  # layers of the global discriminators, the local ones have two less; 0: 7, or what a small size takes
-    )
-    adv_weight: float = 1.0
-    cycle_weight: float = 10.0
-    identity_weight: float = 10.0
-    cam_weight: float = 1000.0
+    n_dis: int = 0  # layers of the global discriminators, two less in the local ones; 0: 7, or what a small size takes
+    adv_weight: float = 1.0  # of the adversarial losses
+    cycle_weight: float = 10.0  # of the L1 distance between a picture and what came back
+    identity_weight: float = 10.0  # of the L1 distance between a picture and its translation to its own domain
+    cam_weight: float = 1000.0  # of the attention's cross entropies
 
 
 class UGATIT(Family):
