@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +120,9 @@ class Data:
         a, b = reversed(found) if swap else found
         return Side(a, channels[0], self.preparation), Side(b, channels[1], self.preparation)
 
+    def __str__(self) -> str:
+        return f"{len(self.a)} pictures of A, {len(self.b)} of B ({self.layout})"
+
     def summary(self) -> dict[str, int | str]:
         tested = {"test_a": len(self.test_a), "test_b": len(self.test_b)} if self.has_test else {}
         return {"layout": self.layout, "a": len(self.a), "b": len(self.b), **tested}
@@ -147,7 +150,7 @@ class Batches:
             pair.append(torch.from_numpy(out))
         return pair[0], pair[1]
 
-    def iterate(self, start: int = 0, workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def iterate(self, start: int = 0, workers: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
         """The batches from step `start` on, without end; `workers` threads decode ahead, 0: decoded when asked for."""
         if not workers:
             yield from map(self.load, itertools.count(start))

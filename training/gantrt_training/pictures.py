@@ -50,7 +50,7 @@ def read_as_stored(path: Path) -> NDArray[Any]:
     upright = _decode(path, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     if path.suffix.lower() in {".jpg", ".jpeg"}:
         return upright
-    stored = _decode(path, cv2.IMREAD_UNCHANGED)  # the only way to alpha; EXIF is ignored, but hardly such files' way
+    stored = _decode(path, cv2.IMREAD_UNCHANGED)  # the only way to alpha; leaves EXIF aside
     return stored if stored.ndim == 3 and stored.shape[2] == 4 else upright
 
 

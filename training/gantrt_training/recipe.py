@@ -7,7 +7,7 @@ import inspect
 import io
 import json
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from gantrt.atomic import atomic_path
 from gantrt.errors import EngineCorrupt, EngineMismatch, UsageError
 
 from .data import Interpolation, Preparation
-from .family import Family, load_family, make_config
+from .family import Family, list_families, load_family, make_config
 from .overrides import apply_overrides, unknown_key
 
 SCHEMA = 1
@@ -68,11 +68,12 @@ class Recipe:
         """At most so many of each side; 0: all."""
         return int(getattr(self.config, "max_pictures", 0) if self.max_pictures is None else self.max_pictures)
 
-    def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
-        """The same, but for these keys: a config's own come first, then the recipe's."""
+    def with_overrides(self, overrides: Mapping[str, Any], data: str | None = None) -> Recipe:
+        """The same, but for these keys, the config's own first, then the recipe's; and for `data`, if given."""
         for_config, rest = _split(self.config, overrides)
-        recipe = apply_overrides(self, rest, known=_settable()) if rest else self
-        return dataclasses.replace(recipe, config=apply_overrides(self.config, for_config))
+        recipe = apply_overrides(self, rest, known=_settable())
+        config = apply_overrides(self.config, for_config)
+        return dataclasses.replace(recipe, config=config, data=self.data if data is None else data)
 
     def save(self, path: Path) -> None:
         with atomic_path(path) as temporary:
@@ -135,6 +136,16 @@ def show(recipe: Recipe) -> str:
         for f in dataclasses.fields(recipe.config)
     ]
     return "\n".join([*_table(rows), "", f"# {recipe.family}, preset {recipe.preset}", *_table(config_rows)])
+
+
+def show_presets(families: Sequence[str] | None = None) -> str:
+    """The presets of these families (None: all), one `family preset: key=value …` a line."""
+    lines = []
+    for name in families or list_families():
+        for preset, values in load_family(name).presets.items():
+            changed = " ".join(f"{key}={_text(value)}" for key, value in values.items())
+            lines.append(f"{name} {preset}" + (f": {changed}" if changed else ""))
+    return "\n".join(lines)
 
 
 def _table(rows: list[tuple[str, Any, dict[str, str]]]) -> list[str]:

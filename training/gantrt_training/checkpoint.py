@@ -1,0 +1,212 @@
+"""Checkpoints: weights that describe themselves, and beside the newest the state that lets its training go on.
+
+    RUN/checkpoints/step_0001000.safetensors   all networks; its metadata say what they are
+    RUN/checkpoints/step_0001000.state.pt      optimisers, pools, random generators: tensors and numbers only
+
+The state is written first, so weights without one are an older checkpoint, never half of a new one. Nothing here runs
+code that a file brings along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from gantrt import __version__
+from gantrt.atomic import atomic_path
+from gantrt.errors import EngineCorrupt, EngineMismatch, UnsupportedInput, UsageError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .family import Family, list_families, load_family
+from .nets.norm import NormMode
+from .recipe import config_from
+
+SCHEMA = 1
+KEY = "gantrt"  # in the metadata of the .safetensors file
+FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file of weights says of itself."""
+
+    family: str
+    preset: str
+    config: dict[str, Any]
+    networks: tuple[str, ...]  # those in the file; an imported one may hold a single generator
+    norm_mode: NormMode  # the statistics its BatchNorms are to use when pictures are translated
+    dropout: str = "off"  # when pictures are translated
+    step: int = 0  # training steps made
+    epoch: int = 0  # epochs completed
+    data: dict[str, Any] = field(default_factory=dict)  # layout and number of pictures
+    made_by: dict[str, str] = field(default_factory=lambda: {"gantrt": __version__, "torch": torch.__version__})
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained family, loaded: `nets` are on the CPU, in eval mode, and only those the file holds."""
+
+    family: Family
+    config: Any
+    nets: nn.ModuleDict
+    step: int
+    path: Path
+    sha256: str
+    description: Description
+
+
+def load_run(path: str | Path) -> Checkpoint:
+    """The newest checkpoint of a RUN folder, or the one in a .safetensors file.
+
+    Raises UnsupportedInput if there is none, EngineCorrupt if it is damaged or not ours, EngineMismatch if it was made
+    by another gantrt.
+    """
+    path = Path(path)
+    if path.is_dir():
+        saved = weights_in(path)
+        if not saved:
+            raise UnsupportedInput(f"{path}: has no checkpoint; is it the RUN folder of `gantrt train` or `import`?")
+        path = saved[-1]
+    description = read_description(path)
+    family, config = _family_and_config(description, path)
+    nets = load_weights(path, description, _build(family, config, path))
+    nets.eval().requires_grad_(False)
+    return Checkpoint(family, config, nets, description.step, path, _sha256(path), description)
+
+
+def describe(family: Family, preset: str, config: Any, nets: nn.ModuleDict, **rest: Any) -> Description:
+    """The description of `nets`; `rest` are step, epoch, data and the like."""
+    return Description(family.name, preset, asdict(config), tuple(nets), family.norm_mode(config), **rest)
+
+
+def save_weights(path: Path, description: Description, nets: nn.ModuleDict) -> None:
+    """Write `nets` and what they are to `path`, whole or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in nets.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {KEY: json.dumps(asdict(description)), "format": "pt"})
+
+
+def read_description(path: Path) -> Description:
+    """What the weights in `path` are. Raises as `load_run`."""
+    if not path.is_file():
+        raise UnsupportedInput(f"{path}: {'is no file' if path.exists() else 'does not exist'}")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+    except (SafetensorError, OSError) as error:
+        raise EngineCorrupt(f"{path}: is damaged, or no checkpoint of gantrt ({error})") from error
+    if text is None:
+        raise EngineCorrupt(f"{path}: does not say what it is; if another program trained it, use `gantrt import`")
+    try:
+        raw = json.loads(text)
+        schema = int(raw["schema"])
+        names = {f.name for f in fields(Description)}
+        description = Description(**{k: v for k, v in raw.items() if k in names} | {"networks": tuple(raw["networks"])})
+        sound = isinstance(raw["config"], dict) and raw["norm_mode"] in ("instance", "running")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise EngineCorrupt(f"{path}: what it says of itself cannot be read ({error})") from error
+    if schema > SCHEMA:
+        raise EngineMismatch(f"{path}: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt")
+    if not sound:
+        raise EngineCorrupt(f"{path}: what it says of itself makes no sense")
+    return description
+
+
+def load_weights(path: Path, description: Description, nets: nn.ModuleDict) -> nn.ModuleDict:
+    """Those of `nets` that the file holds, with its weights."""
+    missing = [name for name in description.networks if name not in nets]
+    if missing:
+        raise EngineCorrupt(f"{path}: {description.family} has no network {missing[0]!r}")
+    kept = nn.ModuleDict({name: net for name, net in nets.items() if name in description.networks})
+    try:
+        kept.load_state_dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise EngineCorrupt(f"{path}: is damaged ({error})") from error
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise EngineCorrupt(f"{path}: the weights do not fit {description.family} as configured ({reason})") from error
+    return kept
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write what a training needs to go on: nested dicts and lists of tensors, numbers and text."""
+    with atomic_path(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `save_state` wrote, onto `device`. Raises EngineCorrupt if it is damaged or something else."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EngineCorrupt(
+            f"{path}: is damaged, or no state of a training ({reason}); the weights beside it can still be exported"
+        ) from error
+    if not isinstance(state, dict):
+        raise EngineCorrupt(f"{path}: is no state of a training")
+    return state
+
+
+def weights_path(run: Path, step: int) -> Path:
+    return run / FOLDER / f"step_{step:07d}.safetensors"
+
+
+def state_path(weights: Path) -> Path:
+    return weights.with_suffix(".state.pt")
+
+
+def weights_in(run: Path) -> list[Path]:
+    """The weights in a RUN folder, oldest first."""
+    found = [path for path in (run / FOLDER).glob("step_*.safetensors") if path.stem[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.stem[5:]))
+
+
+def newest_resumable(run: Path) -> Path | None:
+    """The newest weights that have a state beside them."""
+    return next((path for path in reversed(weights_in(run)) if state_path(path).is_file()), None)
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the newest `keep` weights and the newest state, and what a killed process left half-written."""
+    saved = weights_in(run)
+    for old in saved[:-keep]:
+        old.unlink(missing_ok=True)
+    newest = state_path(saved[-1]) if saved else None
+    for state in (run / FOLDER).glob("step_*.state.pt"):
+        if state != newest:
+            state.unlink(missing_ok=True)
+    for part in (run / FOLDER).glob(".step_*.part*"):
+        part.unlink(missing_ok=True)
+
+
+def _family_and_config(description: Description, path: Path) -> tuple[Family, Any]:
+    if description.family not in list_families():
+        raise EngineMismatch(f"{path}: was made by a family {description.family!r}, which this gantrt does not have")
+    family = load_family(description.family)
+    return family, config_from(family, description.config, path)
+
+
+def _build(family: Family, config: Any, path: Path) -> nn.ModuleDict:
+    try:
+        with torch.random.fork_rng(devices=[]):  # initialising weights that are then replaced
+            return family.build(config)
+    except UsageError as error:
+        raise EngineMismatch(f"{path}: was made by another gantrt ({error})") from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
