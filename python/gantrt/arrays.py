@@ -13,6 +13,7 @@ from .errors import UnsupportedInput
 Frame = NDArray[np.uint8]  # (H, W, 3), or (H, W) and (H, W, 1) where the network has one channel
 
 _DLPACK_CPU = 1
+_MOST_PIXELS = 32767  # a side, as csrc/kernels/resize.h says
 
 
 def as_frame(x: Any, channels: int, name: str = "frame") -> Frame:
@@ -27,6 +28,8 @@ def as_frame(x: Any, channels: int, name: str = "frame") -> Frame:
         wanted = "(H, W, 3)" if channels == 3 else "(H, W), (H, W, 1) or (H, W, 3)"
         hint = "; drop the fourth channel with frame[..., :3]" if shape[2:] == (4,) else ""
         raise UnsupportedInput(f"{name}: must be {wanted} uint8, got {shape} {frame.dtype}{hint}")
+    if max(shape[:2]) > _MOST_PIXELS:
+        raise UnsupportedInput(f"{name}: at most {_MOST_PIXELS} pixels a side, got {shape}; cut it into pieces")
     return frame
 
 
@@ -37,6 +40,8 @@ def as_output(out: Any, like: Frame, channels: int) -> Frame:
         raise UnsupportedInput(f"out: must have the frame's shape {like.shape}, got {view.shape}")
     if not view.flags.writeable:
         raise UnsupportedInput("out: is read-only; give an array that may be written")
+    if not view[0].flags.c_contiguous:
+        raise UnsupportedInput("out: the pixels of a row must lie side by side; rows may be any distance apart")
     return view
 
 

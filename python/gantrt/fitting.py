@@ -62,6 +62,8 @@ class Resize:
         return self._engine.fit(height, width)
 
     def enter(self, frame: Frame, x: Tensor) -> None:
+        if frame.ndim == 3 and abs(frame.strides[2]) != 1:  # a view of planes: frame_to_tensor wants pixels
+            frame = np.ascontiguousarray(frame)
         frame_to_tensor(frame, out=x, color=self._color, range=self._range, threads=self._threads)
 
     def leave(self, y: Tensor, out: Frame) -> None:

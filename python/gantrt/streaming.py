@@ -36,9 +36,7 @@ def translated(translator: Translator, source: Any) -> Iterator[Item]:
     In order, N in = N out. A frame is read only when a stream is about to be free, so those of a live source are
     fresh. What goes wrong in reading is raised here, after the frames before it. Leaving early closes the source.
     """
-    from .video import open_source
-
-    opened = open_source(source) if isinstance(source, str | Path) else source
+    opened = _open(source) if isinstance(source, str | Path) else source
     streams = translator.info.streams
     reader = _Reader(translator, opened, ahead=streams if getattr(opened, "live", False) else streams + 1)
     reader.start()
@@ -52,6 +50,12 @@ def translated(translator: Translator, source: Any) -> Iterator[Item]:
             raise entry.error
     finally:
         reader.stop()
+
+
+def _open(source: str | Path) -> Any:
+    from .video import open_source
+
+    return open_source(source)
 
 
 @dataclass

@@ -1,0 +1,79 @@
+"""Networks small enough for tests, written as engine files: no torch, no training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from gantrt.engine_file import write_engine
+from gantrt.manifest import InputSpec, Manifest
+from onnx import TensorProto, helper, numpy_helper
+
+
+def write_pointwise(path: Path, gain: float = 1.0, **options: Any) -> Path:
+    """y = gain * x. With gain 1 a translation is its frame, with -1 its negative."""
+    channels = options.get("channels", 3)
+    kernel = (np.eye(channels) * gain).astype(np.float32).reshape(channels, channels, 1, 1)
+    return _write(path, [helper.make_node("Conv", ["input", "w"], ["output"])], {"w": kernel}, **options)
+
+
+def write_swap(path: Path, **options: Any) -> Path:
+    """y = x with red and blue exchanged: a network that sees the order of the channels."""
+    kernel = np.eye(3, dtype=np.float32)[::-1].copy().reshape(3, 3, 1, 1)
+    return _write(path, [helper.make_node("Conv", ["input", "w"], ["output"])], {"w": kernel}, **options)
+
+
+def write_generator(path: Path, seed: int = 0, width: int = 16, **options: Any) -> Path:
+    """Conv, InstanceNorm, ReLU, Conv, Tanh: each picture's output depends on all its pixels, and on no other's."""
+    channels = options.get("channels", 3)
+    random = np.random.default_rng(seed)
+    weights = {
+        "w1": random.normal(0, 0.3, (width, channels, 3, 3)).astype(np.float32),
+        "scale": random.normal(1, 0.1, width).astype(np.float32),
+        "shift": random.normal(0, 0.1, width).astype(np.float32),
+        "w2": random.normal(0, 0.1, (channels, width, 3, 3)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["input", "w1"], ["c1"], pads=[1, 1, 1, 1]),
+        helper.make_node("InstanceNormalization", ["c1", "scale", "shift"], ["n1"]),
+        helper.make_node("Relu", ["n1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], pads=[1, 1, 1, 1]),
+        helper.make_node("Tanh", ["c2"], ["output"]),
+    ]
+    return _write(path, nodes, weights, **options)
+
+
+def _write(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    weights: dict[str, np.ndarray],
+    *,
+    channels: int = 3,
+    size: tuple[int, int] = (16, 24),
+    batch: int = 1,
+    dynamic: bool = False,
+    multiple: int = 1,
+    half: bool = False,
+    manifest: bool = True,
+    color: Any = "rgb",
+    precision: Any = "fp32",
+) -> Path:
+    element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    shape = [batch, channels, *(["height", "width"] if dynamic else size)]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("input", element, shape)],
+        [helper.make_tensor_value_info("output", element, shape)],
+        [numpy_helper.from_array(w.astype(np.float16) if half else w, name) for name, w in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    if not manifest:
+        onnx.save(model, path)
+        return path
+    spec = InputSpec(channels, *size, multiple=multiple, dynamic=dynamic)
+    color = "gray" if channels == 1 else color
+    write_engine(model, path, Manifest(input=spec, batch=batch, color=color, precision=precision))
+    return path
