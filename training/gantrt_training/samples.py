@@ -51,9 +51,8 @@ class SampleSheet:
         return [given, made, self._translate(nets[back], made)]
 
     def _translate(self, net: nn.Module, x: Tensor) -> Tensor:
-        return torch.cat(
-            [self._family.image(net, one) for one in torch.split(x, 1)]
-        )  # as many need no more memory than one
+        one_by_one = torch.split(x, 1)  # in the memory that one picture needs
+        return torch.cat([self._family.image(net, one) for one in one_by_one])
 
 
 def _spread(side: Side, count: int) -> Tensor:
