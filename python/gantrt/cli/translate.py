@@ -1,0 +1,236 @@
+"""gantrt translate: pictures, folders and clips through an engine."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from ..errors import TruncatedInput, UnsupportedInput, UsageError
+from ..progress import Progress
+
+if TYPE_CHECKING:
+    from ..streaming import Item
+    from ..translator import Translator
+    from ..video import FrameSource
+    from ..video.images import Picture
+    from ..video.plan import Job
+
+HELP = "translate pictures, folders and clips"
+
+log = logging.getLogger("gantrt")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder, glob or clip")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="picture, clip (.mp4 .mov .mkv .webm), folder, or null: to discard; a folder takes the frames of a "
+        "single clip as pictures, and of everything else a translation under the same name",
+    )
+    parser.add_argument("--engine", required=True, help="the engine file, .onnx or .plan")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.add_argument("--json", action="store_true", help="print a summary as JSON")
+    engine = parser.add_argument_group("engine")
+    engine.add_argument("--device", default="auto", help="auto, cpu or cuda[:N] (default: auto)")
+    engine.add_argument("--runtime", help="openvino, onnxruntime, ... (default: the best for file and device)")
+    engine.add_argument("--precision", help="fp32, fp16, bf16, ... (default: the engine's choice)")
+    engine.add_argument("--size", type=_size, metavar="HxW", help="size the network runs at, for a dynamic engine")
+    engine.add_argument("--fit", default="resize", help="how a frame meets the network's size: resize, pad or tile")
+    engine.add_argument("--streams", type=_positive, default=1, metavar="N", help="frames translated at once")
+    clip = parser.add_argument_group("clips")
+    clip.add_argument("--codec", help="h264, hevc, vp9, av1, or an encoder of FFmpeg (default: h264; vp9 in .webm)")
+    clip.add_argument("--crf", type=int, metavar="N", help="constant quality of the codec, lower is better")
+    clip.add_argument("--pix-fmt", help="pixel format of the codec (default: yuv420p)")
+    clip.add_argument("--no-audio", action="store_true", help="leave the sound out")
+    clip.add_argument("--max-frames", type=_positive, metavar="N", help="stop after so many frames of each clip")
+    clip.add_argument("--fps", type=_fps, metavar="RATE", help="of pictures that become a clip (default: 25)")
+
+
+def run(args: argparse.Namespace) -> int:
+    import gantrt
+
+    from ..video.plan import check_outputs, make_plan
+
+    jobs = make_plan(args.inputs, args.output)
+    check_outputs(jobs, overwrite=args.overwrite)
+    with gantrt.load(
+        args.engine,
+        device=args.device,
+        size=args.size,
+        fit=args.fit,
+        streams=args.streams,
+        precision=args.precision,
+        runtime=args.runtime,
+    ) as translator:
+        work = _Work(args, translator, several=len(jobs) > 1)
+        begin = time.perf_counter()
+        try:
+            work.do(jobs)
+        finally:
+            if args.json:
+                print(json.dumps(work.summary(time.perf_counter() - begin)), flush=True)
+    if work.failures:
+        raise UnsupportedInput(f"{len(work.failures)} of {len(jobs)} inputs failed: {', '.join(work.failures)}")
+    return 0
+
+
+class _Work:
+    """The jobs of one command, one after the other, and what became of them."""
+
+    def __init__(self, args: argparse.Namespace, translator: Translator, several: bool) -> None:
+        self._args, self._translator, self._several = args, translator, several
+        self._progress = Progress(None, "frames", enabled=False)
+        self._frames = 0
+        self.failures: dict[str, str] = {}  # input -> why
+
+    def do(self, jobs: Sequence[Job]) -> None:
+        stills = [job for job in jobs if job.still]
+        if stills:
+            with self._show(Progress(len(stills), "pictures", enabled=self._shows)):
+                self._pictures(stills)
+        for job in jobs:
+            if not job.still:
+                with self._listed(job):
+                    self._clip(job)
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """Rates are over the whole command without loading; p50 and p95 are of the single frame, in milliseconds."""
+        total = self._translator.stats().total
+        numbers = {"seconds": seconds, "fps": self._frames / seconds, "p50_ms": total.p50, "p95_ms": total.p95}
+        return {
+            "output": self._args.output,
+            "frames": self._frames,
+            **{key: None if math.isnan(value) else round(value, 3) for key, value in numbers.items()},
+            "failed": self.failures,
+        }
+
+    @property
+    def _shows(self) -> bool:
+        return not (self._args.no_progress or self._args.quiet)
+
+    def _clip(self, job: Job) -> None:
+        """Frames from a source into a sink. Cut short by the input or the user, what was done is kept."""
+        from ..video import First, SinkOptions, open_sink
+
+        args = self._args
+        options = SinkOptions(args.overwrite, args.codec, args.crf, args.pix_fmt, not args.no_audio)
+        done = 0
+        with _source(job, args.fps) as opened:
+            sink = open_sink(job.output, opened, options)
+            source = First(opened, args.max_frames) if args.max_frames else opened
+            label = job.inputs[0].name if self._several else ""
+            progress = Progress(source.frames, "frames", label=label, enabled=self._shows)
+            try:
+                with self._show(progress), contextlib.closing(self._stream(source)) as items:
+                    for item in items:
+                        sink.write(item)
+                        done += 1
+                        self._count()
+            except (TruncatedInput, KeyboardInterrupt) as error:
+                if not done:
+                    sink.abort()
+                    raise
+                sink.close(complete=False)
+                kept = f"{done} frames are kept in {job.output}"
+                if isinstance(error, TruncatedInput):
+                    raise TruncatedInput(f"{error}; {kept}") from error
+                log.warning("%s", kept)
+                raise
+            except BaseException:
+                sink.abort()
+                raise
+            sink.close(complete=done != args.max_frames)
+
+    def _stream(self, source: FrameSource) -> Generator[Item, None, None]:
+        yield from self._translator.stream(source)
+
+    def _pictures(self, jobs: Sequence[Job]) -> None:
+        """Read ahead while the engine works: as many pictures are under way as it has streams, and one more."""
+        from ..video.images import read_picture
+
+        under_way: deque[tuple[Job, Picture, Future[Any]]] = deque()
+        for job in jobs:
+            with self._listed(job):
+                picture = read_picture(job.inputs[0])
+                under_way.append((job, picture, self._translator.submit(picture.image)))
+            if len(under_way) > self._args.streams:
+                self._finish(*under_way.popleft())
+        while under_way:
+            self._finish(*under_way.popleft())
+
+    def _finish(self, job: Job, picture: Picture, translated: Future[Any]) -> None:
+        from ..video.images import write_picture
+        from ..video.plan import NULL
+
+        with self._listed(job):
+            image = translated.result()
+            if job.output != NULL:
+                write_picture(job.output, dataclasses.replace(picture, image=image), overwrite=self._args.overwrite)
+            self._count()
+
+    @contextlib.contextmanager
+    def _listed(self, job: Job) -> Iterator[None]:
+        """Where there are several inputs, one that is at fault does not stop the others."""
+        try:
+            yield
+        except (UnsupportedInput, UsageError) as error:
+            if not self._several:
+                raise
+            log.error("%s", error)
+            self.failures[str(job.inputs[0])] = str(error)
+
+    @contextlib.contextmanager
+    def _show(self, progress: Progress) -> Iterator[None]:
+        self._progress = progress
+        with progress:
+            yield
+
+    def _count(self) -> None:
+        self._frames += 1
+        if self._progress.due():
+            self._progress.update(1, p95_ms=self._translator.stats().total.p95)
+        else:
+            self._progress.update(1)
+
+
+def _source(job: Job, fps: Fraction | None) -> FrameSource:
+    from ..video import open_source
+    from ..video.images import Pictures
+
+    return open_source(job.inputs[0], fps=fps) if len(job.inputs) == 1 else Pictures(job.inputs, fps)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write HEIGHTxWIDTH, e.g. 256x512")
+    return int(height), int(width)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
+
+
+def _fps(text: str) -> Fraction:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate; write e.g. 25 or 30000/1001")
+    return rate

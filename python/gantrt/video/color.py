@@ -1,0 +1,82 @@
+"""From a video's YUV to RGB and back, by the matrix and range the video is tagged with.
+
+swscale rounds to the nearest value only when it is told to; without those flags yuv420p is up to three levels off.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from av import VideoFormat, VideoFrame
+from av.video.reformatter import Colorspace, Interpolation
+from numpy.typing import NDArray
+
+log = logging.getLogger("gantrt")
+
+# ITU-T H.273 code points, as FFmpeg uses them.
+RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6
+LIMITED, FULL = 1, 2
+_HDR_TRANSFERS = (16, 18)  # PQ and HLG
+
+# H.273 matrix -> the name PyAV gives it. All others (YCgCo, constant luminance, ...) swscale does not know.
+_MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+_EXACT = (
+    Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+)
+
+
+@dataclass(frozen=True)
+class Colors:
+    """How a clip's numbers mean colours: code points of ITU-T H.273."""
+
+    matrix: int
+    range: int  # LIMITED (16..235) or FULL (0..255)
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+
+    @classmethod
+    def usual(cls, width: int, height: int) -> Colors:
+        """What players assume of a clip that does not say: BT.709 for HD, BT.601 below."""
+        return cls(BT709 if width >= 1280 or height > 576 else SMPTE170M, LIMITED)
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> Colors:
+        """What a decoded frame is tagged with, completed by what players assume."""
+        usual = cls.usual(frame.width, frame.height)
+        matrix = int(frame.colorspace) if int(frame.colorspace) in _MATRICES else usual.matrix
+        full = int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
+        return cls(matrix, FULL if full else LIMITED, int(frame.color_primaries), int(frame.color_trc))
+
+    @property
+    def is_hdr(self) -> bool:
+        return self.transfer in _HDR_TRANSFERS
+
+
+def to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
+    """A decoded frame as (H, W, 3) RGB, C-contiguous; alpha is dropped."""
+    if not frame.format.is_rgb:
+        colors = Colors.of(frame)
+        frame.colorspace, frame.color_range = colors.matrix, colors.range
+    rgb: NDArray[np.uint8] = frame.reformat(format="rgb24", interpolation=_EXACT).to_ndarray()
+    return np.ascontiguousarray(rgb)
+
+
+def from_rgb(image: NDArray[np.uint8], colors: Colors, pix_fmt: str) -> VideoFrame:
+    """The inverse: a frame for an encoder, tagged with `colors`."""
+    frame = VideoFrame.from_ndarray(image, format="rgb24")
+    if VideoFormat(pix_fmt).is_rgb:
+        return frame.reformat(format=pix_fmt, interpolation=_EXACT)
+    made = frame.reformat(
+        format=pix_fmt, dst_colorspace=_MATRICES[colors.matrix], dst_color_range=colors.range, interpolation=_EXACT
+    )
+    made.colorspace, made.color_range = colors.matrix, colors.range
+    return made

@@ -1,0 +1,109 @@
+"""Everything in a clip but its picture, on its way into another file: sound, subtitles, attachments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from .files import open_container
+
+log = logging.getLogger("gantrt")
+
+_TRANSCODED = {"mp4": "aac", "mov": "aac", "matroska": "libopus", "webm": "libopus"}  # for sound a container refuses
+_OF_THE_OLD_FILE = ("encoder", "duration", "bps", "number_of_", "_statistics", "major_brand", "minor_version")
+
+
+def copied_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """What is true of the new file as well: title, language, ... but not the tags the old file's writer measured."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if not key.lower().startswith((*_OF_THE_OLD_FILE, "compatible_brands"))
+    }
+
+
+class Tracks:
+    """The other streams of the clip at `path`, written into `out` packet by packet with their own time stamps.
+
+    Construct it before the header of `out` is written. Sound that the container cannot hold is encoded anew;
+    other streams it cannot hold are left out, with a warning.
+    """
+
+    def __init__(self, path: Path, out: av.container.OutputContainer, *, audio: bool) -> None:
+        self._path, self._out = path, out
+        self._in = open_container(path)
+        self._copied: dict[int, Any] = {}  # input stream index -> output stream
+        self._encoded: dict[int, Any] = {}
+        self._refused = 0
+        wanted = [s for s in self._in.streams if s.type in ("subtitle", "attachment") or (audio and s.type == "audio")]
+        for stream in wanted:
+            self._add(stream)
+        self._packets = self._demux()
+        self._next: av.Packet | None = None
+
+    def write_until(self, seconds: Fraction | None) -> None:
+        """Write what comes up to that time; None: all of it."""
+        while True:
+            packet = self._next if self._next is not None else next(self._packets, None)
+            self._next = packet
+            if packet is None:
+                return
+            if seconds is not None and packet.dts is not None and packet.dts * packet.time_base > seconds:
+                return
+            self._next = None
+            self._write(packet)
+
+    def finish(self, seconds: Fraction | None) -> None:
+        """Write what comes up to that time (None: all), and what the encoders hold back."""
+        self.write_until(seconds)
+        for stream in self._encoded.values():
+            self._out.mux(stream.encode(None))
+        if self._refused:
+            log.warning("%s: %d damaged packets of its sound or subtitles are left out", self._path, self._refused)
+
+    def close(self) -> None:
+        self._in.close()
+
+    def _add(self, stream: Any) -> None:
+        codec = stream.codec_context.name if stream.codec_context is not None else ""
+        try:
+            added = self._copied[stream.index] = self._out.add_stream_from_template(stream, opaque=True)
+        except ValueError:  # the container does not take this codec
+            container = self._out.format.name
+            encoder = _TRANSCODED.get(container)
+            if stream.type != "audio" or encoder is None:
+                log.warning("%s: %s cannot hold its %s (%s); left out", self._path, container, stream.type, codec)
+                return
+            log.info("%s: %s cannot hold %s sound; it becomes %s", self._path, container, codec, encoder)
+            rate = 48000 if encoder == "libopus" else stream.codec_context.sample_rate
+            added = self._encoded[stream.index] = self._out.add_stream(encoder, rate=rate, layout=stream.layout)
+        added.metadata.update(copied_metadata(stream.metadata))
+        if stream.type != "attachment":
+            added.disposition = stream.disposition
+
+    def _demux(self) -> Iterator[av.Packet]:
+        streams = [self._in.streams[index] for index in (*self._copied, *self._encoded)]
+        streams = [stream for stream in streams if stream.type != "attachment"]
+        if not streams:
+            return
+        try:
+            yield from self._in.demux(streams)
+        except av.FFmpegError as error:  # the source, which reads the same file, raises it
+            log.debug("%s: reading its sound ends early: %s", self._path, error)
+
+    def _write(self, packet: av.Packet) -> None:
+        try:
+            if packet.stream_index in self._encoded:
+                for frame in packet.decode():
+                    self._out.mux(self._encoded[packet.stream_index].encode(frame))
+            elif packet.dts is not None:
+                packet.stream = self._copied[packet.stream_index]
+                self._out.mux(packet)
+        except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+            self._refused += 1
+            log.debug("%s: a packet cannot be copied: %s", self._path, error)
