@@ -7,7 +7,6 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import gantrt
 import numpy as np
 import pytest
+from gantrt import video
 from gantrt.errors import GantrtError, TruncatedInput, UnsupportedInput, UsageError
 from gantrt.timing import Summary
 from gantrt.translator import Translator
@@ -416,13 +416,6 @@ def test_info_says_what_runs_where(generator: Translator) -> None:
     assert info.precision in str(info)
 
 
-@dataclass(frozen=True)
-class SourceFrame:
-    image: Frame
-    index: int
-    pts: Fraction
-
-
 class Source:
     """A source in memory; it breaks after `breaks_at` frames."""
 
@@ -430,12 +423,12 @@ class Source:
         self.count, self.breaks_at = count, breaks_at
         self.read, self.closed = 0, False
 
-    def __iter__(self) -> Iterator[SourceFrame]:
+    def __iter__(self) -> Iterator[video.Frame]:
         for i in range(self.count):
             if i == self.breaks_at:
                 raise TruncatedInput("clip.mp4: ended early")
             self.read += 1
-            yield SourceFrame(picture(seed=i), i, Fraction(i, 30))
+            yield video.Frame(picture(seed=i), i, 512 * i, Fraction(1, 15360), 512)
 
     def close(self) -> None:
         self.closed = True
@@ -445,7 +438,8 @@ def test_stream_keeps_order_number_and_time_stamps(generator: Translator) -> Non
     source = Source(15)
     items = list(generator.stream(source))
     assert [item.index for item in items] == list(range(15))
-    assert [item.pts for item in items] == [Fraction(i, 30) for i in range(15)]
+    assert [item.pts for item in items] == [512 * i for i in range(15)]
+    assert [item.seconds for item in items] == [i / 30 for i in range(15)]
     assert all(item.latency_ms > 0 for item in items)
     for item in items:
         np.testing.assert_array_equal(item.image, generator(picture(seed=item.index)))
@@ -474,6 +468,27 @@ def test_leaving_a_stream_early_closes_its_source_and_reads_little_ahead(generat
         time.sleep(0.01)
     assert source.closed
     assert source.read <= 4 + generator.info.streams + 2
+
+
+def test_stream_of_rgb_frames_through_a_bgr_translator_comes_out_bgr(tmp_path: Path) -> None:
+    with load(write_pointwise(tmp_path / "p.onnx"), color="bgr") as translator:
+        for item in translator.stream(Source(2)):
+            np.testing.assert_array_equal(item.image, picture(seed=item.index)[..., ::-1])
+
+
+def test_stream_of_a_picture_file(tmp_path: Path, identity: Translator) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "p.png"), picture()[..., ::-1])
+    (item,) = identity.stream(tmp_path / "p.png")
+    np.testing.assert_array_equal(item.image, picture())
+
+
+def test_file_without_manifest_is_told_its_colours_by_the_caller(tmp_path: Path) -> None:
+    path = write_pointwise(tmp_path / "p.onnx", manifest=False)
+    with load(path, network_color="bgr", range=(0.0, 1.0)) as translator:
+        assert (translator.info.manifest.color, translator.info.manifest.range) == ("bgr", (0.0, 1.0))
+        np.testing.assert_array_equal(translator(picture()), picture())
 
 
 def test_stream_of_nothing_ends(generator: Translator) -> None:

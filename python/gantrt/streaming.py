@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arrays import Frame
+from .arrays import Frame as Array
+from .video import Frame, open_source
 
 if TYPE_CHECKING:
     from .translator import Translator
@@ -21,13 +22,10 @@ _PATIENCE = 5.0  # seconds for a source to return from its last read
 
 
 @dataclass(frozen=True)
-class Item:
-    """One translated frame of a stream."""
+class Item(Frame):
+    """A translated frame of a stream: the source's, with another image. Its channels are in the Translator's order."""
 
-    image: Frame  # (H, W, 3)
-    pts: Any  # the source's time stamp, as it gave it
-    index: int
-    latency_ms: float  # from the frame's arrival to its translation
+    latency_ms: float = 0.0  # from the frame's arrival to its translation
 
 
 def translated(translator: Translator, source: Any) -> Iterator[Item]:
@@ -36,36 +34,29 @@ def translated(translator: Translator, source: Any) -> Iterator[Item]:
     In order, N in = N out. A frame is read only when a stream is about to be free, so those of a live source are
     fresh. What goes wrong in reading is raised here, after the frames before it. Leaving early closes the source.
     """
-    opened = _open(source) if isinstance(source, str | Path) else source
-    streams = translator.info.streams
-    reader = _Reader(translator, opened, ahead=streams if getattr(opened, "live", False) else streams + 1)
+    opened = open_source(source) if isinstance(source, str | Path) else source
+    reader = _Reader(translator, opened, ahead=translator.info.streams + 1)
     reader.start()
     try:
         while not isinstance(entry := reader.ready.get(), _End):
-            image = entry.future.result()
+            frame, image = entry.frame, entry.future.result()
             latency = (entry.finished or time.perf_counter()) - entry.arrived
             reader.room.release()
-            yield Item(image, entry.frame.pts, entry.frame.index, latency * 1e3)
+            yield Item(image, frame.index, frame.pts, frame.time_base, frame.duration, latency * 1e3)
         if entry.error is not None:
             raise entry.error
     finally:
         reader.stop()
 
 
-def _open(source: str | Path) -> Any:
-    from .video import open_source
-
-    return open_source(source)
-
-
 @dataclass
 class _Pending:
-    frame: Any  # a gantrt.video.Frame
+    frame: Frame
     arrived: float
-    future: Future[Frame]
+    future: Future[Array]
     finished: float | None = None
 
-    def finish(self, _: Future[Frame]) -> None:
+    def finish(self, _: Future[Array]) -> None:
         self.finished = time.perf_counter()
 
 
@@ -82,6 +73,7 @@ class _Reader(threading.Thread):
         self.ready: queue.SimpleQueue[_Pending | _End] = queue.SimpleQueue()
         self.room = threading.Semaphore(ahead)
         self._translator, self._source = translator, source
+        self._swap = translator.info.color == "bgr"  # sources give RGB
         self._stopped = False
 
     def run(self) -> None:
@@ -90,7 +82,9 @@ class _Reader(threading.Thread):
             with contextlib.closing(self._source) as source:
                 frames = iter(source)
                 while self._may_go_on() and (frame := next(frames, None)) is not None:
-                    pending = _Pending(frame, time.perf_counter(), self._translator.submit(frame.image))
+                    arrived = time.perf_counter()
+                    image = frame.image[..., ::-1] if self._swap else frame.image
+                    pending = _Pending(frame, arrived, self._translator.submit(image))
                     pending.future.add_done_callback(pending.finish)
                     self.ready.put(pending)
         except BaseException as caught:  # whatever it is, it is the caller's: `translated` raises it

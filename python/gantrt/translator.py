@@ -42,6 +42,7 @@ def load(
     runtime: str | None = None,
     warmup: int = 1,
     range: tuple[float, float] | None = None,
+    network_color: Color | None = None,
     cache_dir: str | None = None,
 ) -> Translator:
     """Open an engine file, .onnx or .plan, as a Translator.
@@ -56,6 +57,7 @@ def load(
     runtime    "openvino", "onnxruntime", ...; None: the best for file and device
     warmup     runs before the first frame; 0: that frame pays for them
     range      values the network takes and makes, for a file without manifest; None: (-1, 1)
+    network_color  order of the planes it takes and makes, likewise; None: "rgb"
     cache_dir  folder for compiled models; None: the user's cache folder; "": none
 
     Raises EngineCorrupt, EngineMismatch, DeviceUnavailable, and UsageError for a request that makes no sense.
@@ -63,7 +65,7 @@ def load(
     begin = time.perf_counter()
     _check(color, streams, threads, warmup)
     options = Options(device, precision, threads, size, streams, cache_dir)
-    engine = open_engine(path, options, runtime, value_range=range)
+    engine = open_engine(path, options, runtime, value_range=range, color=network_color)
     try:
         translator = Translator(engine, path=Path(path), color=color, fit=fit, streams=streams, threads=threads or 0)
         translator.warm_up(warmup, size)

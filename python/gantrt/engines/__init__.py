@@ -96,10 +96,11 @@ def open_engine(
     runtime: str | None = None,
     *,
     value_range: tuple[float, float] | None = None,
+    color: Literal["rgb", "bgr"] | None = None,
 ) -> Engine:
     """Open the engine file at `path` with the best engine for its suffix and `options.device`, or with `runtime`.
 
-    value_range  what the network takes and makes, for a file without manifest; a manifest must agree with it
+    value_range, color  what the network takes and makes, for a file without manifest; a manifest must agree
     "auto" prefers CUDA and falls back to the CPU; any other device is used or refused.
     Raises EngineCorrupt, EngineMismatch, DeviceUnavailable, and UsageError for a request that makes no sense.
     """
@@ -107,7 +108,7 @@ def open_engine(
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
         raise UsageError(f"device {options.device!r}: there are auto, cpu, cuda and cuda:N")
     modules = _that_open(path, runtime)
-    manifest = _manifest(path, value_range)
+    manifest = _manifest(path, value_range, color)
     _check_size(path, manifest, options.size)
 
     refused: list[str] = []  # why each better engine was passed over
@@ -164,15 +165,14 @@ def _no_engine(path: Path, device: str, runtime: str | None) -> str:
     return f"{path}: {who} does not run it on {device}; use --device auto"
 
 
-def _manifest(path: Path, value_range: tuple[float, float] | None) -> Manifest:
+def _manifest(path: Path, value_range: tuple[float, float] | None, color: Literal["rgb", "bgr"] | None) -> Manifest:
     """The file's own manifest, or what can be told from its input and from the caller."""
     manifest = read_manifest(path)
     if manifest is None:
-        return guess_manifest(path, range=value_range or (-1.0, 1.0))
-    if value_range is not None and tuple(value_range) != manifest.range:
-        raise EngineMismatch(
-            f"{path}: its manifest says range {manifest.range}, not {tuple(value_range)}; leave the range out"
-        )
+        return guess_manifest(path, range=value_range or (-1.0, 1.0), color=color or "rgb")
+    for what, asked, says in (("range", value_range, manifest.range), ("color", color, manifest.color)):
+        if asked not in (None, says):
+            raise EngineMismatch(f"{path}: its manifest says {what} {says}, not {asked}; leave the {what} out")
     return manifest
 
 
