@@ -71,19 +71,19 @@ def test_run_is_thread_safe(tmp_path: Path, runtime: str) -> None:
     engine = open_engine(write_generator(tmp_path / "g.onnx"), FP32, runtime)
     inputs = [noise(1, 3, 16, 24, seed=seed) for seed in range(8)]
     wanted = [run(engine, x) for x in inputs]
-    wrong: list[int] = []
+    right: list[int] = []
 
     def hammer(i: int) -> None:
         for _ in range(25):
-            if not np.array_equal(run(engine, inputs[i]), wanted[i]):
-                wrong.append(i)
+            np.testing.assert_array_equal(run(engine, inputs[i]), wanted[i])
+        right.append(i)
 
     threads = [threading.Thread(target=hammer, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
+    assert sorted(right) == list(range(8))
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])

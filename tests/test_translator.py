@@ -301,20 +301,20 @@ def test_eight_threads_get_their_own_results(tmp_path: Path, streams: int) -> No
     with load(write_generator(tmp_path / "g.onnx"), streams=streams) as translator:
         frames = [picture(20 + i, 30 - i, seed=i) for i in range(8)]
         wanted = [translator(frame) for frame in frames]
-        wrong: list[int] = []
+        right: list[int] = []
 
         def hammer(i: int) -> None:
             out = np.empty_like(frames[i])
             for _ in range(20):
-                if not np.array_equal(translator(frames[i], out=out), wanted[i]):
-                    wrong.append(i)
+                np.testing.assert_array_equal(translator(frames[i], out=out), wanted[i])
+            right.append(i)
 
         threads = [threading.Thread(target=hammer, args=(i,)) for i in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert not wrong
+        assert sorted(right) == list(range(8))
         assert translator.stats().frames == 8 + 8 * 20
 
 
@@ -462,6 +462,7 @@ def test_leaving_a_stream_early_closes_its_source_and_reads_little_ahead(generat
     source = Source(1000)
     for item in generator.stream(source):
         if item.index == 3:
+            time.sleep(0.2)  # a slow caller: the reader must wait for it
             break
     deadline = time.monotonic() + 10
     while not source.closed and time.monotonic() < deadline:
