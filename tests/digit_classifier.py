@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gantrt_training.digits import read_sheet
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
-ASSETS = ROOT / "training" / "gantrt_training" / "assets" / "mnist"
+OTHER_DIGITS = Path(__file__).parent / "data" / "mnist_other_digits.png"
 PER_DIGIT = 250
-
-
-def read_sheet(path: Path) -> np.ndarray:
-    """The tiles of a sheet, (n, 28, 28) uint8."""
-    sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    rows, columns = sheet.shape[0] // 28, sheet.shape[1] // 28
-    return sheet.reshape(rows, 28, columns, 28).transpose(0, 2, 1, 3).reshape(-1, 28, 28)
 
 
 def training_digits() -> tuple[Tensor, Tensor]:
     """Equally many of each digit: (n, 1, 28, 28) in [-1, 1], and labels."""
     digits = [0, 1, 2, 3, 4, 5, 7, 8]
-    tiles = [read_sheet(ROOT / "tests" / "data" / "mnist_other_digits.png")]
+    tiles = [read_sheet(OTHER_DIGITS)]
     for digit in (6, 9):
-        tiles.append(read_sheet(ASSETS / f"train_{digit}.png")[-PER_DIGIT:])
+        tiles.append(read_sheet(f"train_{digit}")[-PER_DIGIT:])
         digits.append(digit)
     return to_tensor(np.concatenate(tiles)), torch.tensor(digits).repeat_interleave(PER_DIGIT)
 
