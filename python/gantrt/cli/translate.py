@@ -159,8 +159,11 @@ class _Work:
 
     def _pictures(self, jobs: Sequence[Job]) -> None:
         """Read ahead while the engine works: as many pictures are under way as it has streams, and one more."""
+        import cv2
+
         from ..video.images import read_picture
 
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would say is in our one line
         under_way: deque[tuple[Job, Picture, Future[Any]]] = deque()
         for job in jobs:
             with self._listed(job):

@@ -76,7 +76,7 @@ class VideoSink:
         made = from_rgb(frame.image, self._colors, self._pix_fmt)
         made.time_base = frame.time_base or 1 / self._rate
         made.pts = frame.index if frame.pts is None else frame.pts
-        made.duration = frame.duration or 0
+        made.duration = frame.duration or round(1 / (self._rate * made.time_base))
         try:
             self._packets.extend(self._stream.encode(made))
             self._mux()
@@ -112,6 +112,7 @@ class VideoSink:
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = like.width, like.height, self._pix_fmt
         context.time_base = like.time_base or 1 / self._rate
+        context.flags |= av.codec.context.Flags.frame_duration  # or the last frame's would be a guess
         if self._pix_fmt.startswith("yuvj"):
             self._colors = dataclasses.replace(self._colors, range=FULL)
         context.colorspace = RGB if av.VideoFormat(self._pix_fmt).is_rgb else self._colors.matrix

@@ -156,7 +156,7 @@ class VideoFile:
                 return
             if packet.pts is not None and packet.time_base:
                 self._end = max(self._end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-            if packet.stream_index == self._stream.index:
+            if packet.stream.index == self._stream.index:  # stream_index is 0 in PyAV's last, empty packets
                 self._damaged += packet.is_corrupt  # partly read, at the end of a file that was cut
                 yield packet
 

@@ -20,7 +20,7 @@ from ..atomic import atomic_path
 from ..errors import GantrtError, UnsupportedInput, UsageError
 from . import Frame, SinkOptions
 from .headers import SNIFF_BYTES, Header, read_header, sniff
-from .orientation import EXIF
+from .orientation import EXIF, UPRIGHT
 
 log = logging.getLogger("gantrt")
 
@@ -30,7 +30,11 @@ MAX_PIXELS = 256 << 20  # more is refused before it is decoded: a few bytes can 
 DEFAULT_FPS = Fraction(25)
 
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
-_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_WEBP_QUALITY, 95]
+_QUALITY = {
+    ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +77,7 @@ def write_picture(path: str | Path, picture: Picture, *, overwrite: bool = True)
         image = np.dstack([image, picture.alpha])
     elif picture.alpha is not None:
         log.debug("%s: %s has no transparency, so it is dropped", path, suffix)
-    encoded = cv2.imencode(suffix, image, _QUALITY)[1]
+    encoded = cv2.imencode(suffix, image, _QUALITY.get(suffix, []))[1]
     with atomic_path(path, overwrite=overwrite) as temporary:
         try:
             temporary.write_bytes(encoded.tobytes())
@@ -186,7 +190,7 @@ def _upright(stored: NDArray[Any], header: Header) -> Picture:
     if stored.dtype == np.uint16:
         stored = ((stored.astype(np.uint32) + 128) // 257).astype(np.uint8)
     channels = stored.reshape(*stored.shape[:2], -1)
-    orientation = EXIF[header.orientation]
+    orientation = UPRIGHT if header.format == "tiff" else EXIF[header.orientation]  # OpenCV turns TIFFs, always
     image = channels[..., 2::-1] if channels.shape[2] > 2 else np.repeat(channels[..., :1], 3, axis=2)
     alpha = orientation.apply(channels[..., 3:4])[..., 0] if channels.shape[2] == 4 else None
     return Picture(orientation.apply(image), alpha)

@@ -70,7 +70,7 @@ class Tracks:
         self._in.close()
 
     def _add(self, stream: Any) -> None:
-        codec = stream.codec_context.name if stream.codec_context is not None else ""
+        codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else "unknown"
         try:
             added = self._copied[stream.index] = self._out.add_stream_from_template(stream, opaque=True)
         except ValueError:  # the container does not take this codec
@@ -98,11 +98,11 @@ class Tracks:
 
     def _write(self, packet: av.Packet) -> None:
         try:
-            if packet.stream_index in self._encoded:
+            if packet.stream.index in self._encoded:
                 for frame in packet.decode():
-                    self._out.mux(self._encoded[packet.stream_index].encode(frame))
+                    self._out.mux(self._encoded[packet.stream.index].encode(frame))
             elif packet.dts is not None:
-                packet.stream = self._copied[packet.stream_index]
+                packet.stream = self._copied[packet.stream.index]
                 self._out.mux(packet)
         except (av.error.InvalidDataError, av.error.ArgumentError) as error:
             self._refused += 1
