@@ -28,7 +28,10 @@ def test_versions_and_places_are_those_of_what_is_installed(findings: dict[str, 
     assert findings["numpy"]["ok"]
     assert findings["numpy"]["detail"] == f"{version('numpy')}  {numpy.__file__}"
     assert version("openvino") in findings["openvino"]["detail"]
-    assert "CUDA kernels" in findings["_core"]["detail"]
+    from gantrt import _core
+
+    assert ("no CUDA kernels" in findings["_core"]["detail"]) == (not _core.cuda_built())
+    assert _core.__file__ in findings["_core"]["detail"]
 
 
 def test_every_gap_has_its_command(findings: dict[str, dict[str, Any]]) -> None:

@@ -144,8 +144,9 @@ def _core() -> Finding:
         return Finding(
             "_core", False, f"gantrt's C++ extension does not load: {error}", "pip install --force-reinstall gantrt"
         )
-    cuda = "with CUDA kernels" if core.cuda_built else "without CUDA kernels"
-    return Finding("_core", True, f"{cuda}  {core.__file__}")
+    kernels = f"CPU kernels for {' '.join(core.cpu_features()) or 'any CPU'}"
+    cuda = f"CUDA kernels for {core.cuda_architectures()}" if core.cuda_built() else "no CUDA kernels"
+    return Finding("_core", True, f"{kernels}, {cuda}  {core.__file__}")
 
 
 def _library(name: str, *, loaded: bool) -> Finding:
