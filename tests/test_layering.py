@@ -45,7 +45,7 @@ def violation(name: str, imported: str) -> str | None:
     if root != "gantrt":
         known = root in sys.stdlib_module_names or root in RUNTIME_LIBRARIES | EXTRA_LIBRARIES.get(name, set())
         return None if known else "not a library of this layer"
-    if within(imported, "gantrt.cli") and not within(name, "gantrt.cli"):
+    if within(imported, "gantrt.cli") and not within(name, "gantrt.cli") and name != "gantrt.__main__":
         return "upward, to the command line"
     if within(name, "gantrt.engines") and any(within(imported, f"gantrt.{up}") for up in ("translator", "video")):
         return "upward, from an engine"
