@@ -23,6 +23,14 @@ def data_dir() -> Path:
     )
 
 
+@pytest.fixture
+def tiny_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adds the families in tests/tiny_families to those that exist: the folder is the registry."""
+    from gantrt_training import families
+
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(Path(__file__).parent / "tiny_families")])
+
+
 def _has_cuda_device() -> bool:
     smi = shutil.which("nvidia-smi")
     return smi is not None and subprocess.run([smi, "-L"], capture_output=True, check=False).returncode == 0

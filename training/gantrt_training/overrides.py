@@ -33,7 +33,7 @@ def apply_overrides(config: C, overrides: Mapping[str, Any], known: Sequence[str
     try:
         return dataclasses.replace(config, **changed)  # type: ignore[type-var]
     except ValueError as error:
-        raise UsageError(f"{', '.join(changed)}: {error}") from error
+        raise UsageError(str(error)) from error
 
 
 def parse(value: Any, wanted: Any) -> Any:
@@ -103,7 +103,7 @@ def _parse_number(value: Any, wanted: type[Any]) -> Any:
         _refuse(value)
     if wanted is int and isinstance(value, float) and not value.is_integer():
         _refuse(value)
-    number = wanted(value.strip().replace("_", "") if isinstance(value, str) else value)
+    number = wanted(value)
     return number if math.isfinite(number) else _refuse(value)
 
 
