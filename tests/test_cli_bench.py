@@ -12,7 +12,7 @@ from gantrt.cli import main
 from gantrt.errors import UsageError
 from gantrt.gates import parse_gates
 from gantrt.measure import EngineTimes, FrameTimes, Settings, compare, repeat, trace
-from tiny_networks import write_generator
+from tiny_networks import write_bfloat16, write_generator
 
 QUICK = ["--duration", "0.02", "--iterations", "5", "--warmup-ms", "1", "--frame-size", "48x64"]
 
@@ -82,6 +82,13 @@ def test_against_names_every_contestant_and_their_pictures_agree(engine: Path, t
     for name in ("onnxruntime", "openvino-fp32"):
         assert against[name]["max_abs_difference"] < 1e-5  # both in float32
         assert against[name]["times_ours"] > 0
+
+
+def test_against_a_library_that_cannot_run_it_is_an_error_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(write_bfloat16(tmp_path / "b.onnx"), "--against", "onnxruntime") == 3
+    assert "--against onnxruntime: it does not run" in capsys.readouterr().err
 
 
 def test_against_a_dynamic_engine(tmp_path: Path) -> None:

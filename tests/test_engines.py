@@ -14,7 +14,7 @@ from gantrt.engines import Engine, Options, fit_size, list_engines, load_engine,
 from gantrt.errors import DeviceUnavailable, EngineCorrupt, EngineMismatch, GantrtError, UsageError
 from gantrt.manifest import InputSpec, Manifest
 from numpy.typing import NDArray
-from tiny_networks import write_generator, write_pointwise
+from tiny_networks import write_bfloat16, write_generator, write_pointwise
 
 FP32 = Options(precision="fp32", cache_dir="")
 # Two implementations of the same float32 sums, of a few hundred terms near 1: their orders differ.
@@ -57,12 +57,12 @@ def test_dynamic_engine_takes_any_size_even_those_it_has_forgotten(tmp_path: Pat
         np.testing.assert_allclose(run(fast, x), run(slow, x), **AGREE)
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_half_precision_inputs_are_the_engines_business(tmp_path: Path, runtime: str) -> None:
+@pytest.mark.parametrize(("runtime", "precision"), [("openvino", "fp32"), ("onnxruntime", "fp16")])
+def test_half_precision_inputs_are_the_engines_business(tmp_path: Path, runtime: str, precision: str) -> None:
     path = write_generator(tmp_path / "g.onnx", half=True, precision="fp16")
     reference = write_generator(tmp_path / "f.onnx")
     x = noise(1, 3, 16, 24)
-    got = run(open_engine(path, Options(cache_dir=""), runtime), x)
+    got = run(open_engine(path, Options(precision=precision, cache_dir=""), runtime), x)
     np.testing.assert_allclose(got, run(open_engine(reference, FP32), x), atol=2e-2)  # ~10 bits, two convolutions
 
 
@@ -188,6 +188,14 @@ def test_half_an_engine_is_corrupt(tmp_path: Path) -> None:
         (tmp_path / "half.onnx").write_bytes(whole[:cut])
         with pytest.raises((EngineCorrupt, EngineMismatch)):
             open_engine(tmp_path / "half.onnx", FP32)
+
+
+def test_a_sound_network_that_a_runtime_lacks_kernels_for_is_a_mismatch(tmp_path: Path) -> None:
+    path = write_bfloat16(tmp_path / "b.onnx")
+    x = noise(1, 3, 16, 24)
+    np.testing.assert_allclose(run(open_engine(path, Options(cache_dir="")), x), x, atol=2**-8)
+    with pytest.raises(EngineMismatch, match="--runtime openvino"):
+        open_engine(path, Options(), "onnxruntime")
 
 
 def test_size_of_a_dynamic_engine_must_divide(tmp_path: Path) -> None:

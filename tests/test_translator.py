@@ -26,7 +26,7 @@ SIZE = (16, 24)
 
 
 def load(path: Path, **options: Any) -> Translator:
-    return gantrt.load(path, device="cpu", cache_dir="", **options)
+    return gantrt.load(path, device="cpu", cache_dir="", precision="fp32", **options)
 
 
 def picture(height: int = SIZE[0], width: int = SIZE[1], *rest: int, seed: int = 0) -> Frame:

@@ -45,6 +45,16 @@ def write_generator(path: Path, seed: int = 0, width: int = 16, **options: Any) 
     return _write(path, nodes, weights, **options)
 
 
+def write_bfloat16(path: Path) -> Path:
+    """y = x, rounded to bfloat16 by operations of which ONNX Runtime has no such kind on a CPU."""
+    nodes = [
+        helper.make_node("Cast", ["input"], ["b"], to=TensorProto.BFLOAT16),
+        helper.make_node("Pad", ["b", "pads"], ["p"], mode="reflect"),
+        helper.make_node("Cast", ["p"], ["output"], to=TensorProto.FLOAT),
+    ]
+    return _write(path, nodes, {"pads": np.zeros(8, np.int64)}, opset=22, precision="bf16")
+
+
 def _write(
     path: Path,
     nodes: list[onnx.NodeProto],
@@ -59,6 +69,7 @@ def _write(
     manifest: bool = True,
     color: Any = "rgb",
     precision: Any = "fp32",
+    opset: int = 17,
 ) -> Path:
     element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     shape = [batch, channels, *(["height", "width"] if dynamic else size)]
@@ -69,7 +80,7 @@ def _write(
         [helper.make_tensor_value_info("output", element, shape)],
         [numpy_helper.from_array(w.astype(np.float16) if half else w, name) for name, w in weights.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     if not manifest:
         onnx.save(model, path)
         return path

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import atomic_path
-from ..errors import DeviceUnavailable, GateFailed, UnsupportedInput, UsageError
+from ..errors import DeviceUnavailable, EngineMismatch, GateFailed, UnsupportedInput, UsageError
 from ..gates import Gate, parse_gates
 
 if TYPE_CHECKING:
@@ -192,7 +192,13 @@ def _against(
     model = inlined(translator.info.path)
     y = np.empty_like(x)
     contestants: dict[str, Callable[[], Any]] = {"gantrt": lambda: translator.engine.run(x, y)}
-    contestants |= {name: _PEERS[name](model, x, threads) for name in names}
+    for name in names:
+        try:
+            contestants[name] = _PEERS[name](model, x, threads)
+            contestants[name]()
+        except Exception as error:  # whatever another library says when it does not run this network
+            gist = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise EngineMismatch(f"--against {name}: it does not run {translator.info.path} ({gist})") from error
     times = compare(contestants, settings)
     ours = times["gantrt"].median
     return {

@@ -66,6 +66,7 @@ class OnnxRuntimeEngine:
 
 def _session(path: Path, options: Options) -> Any:
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _LOG_ERRORS_ONLY
@@ -73,9 +74,16 @@ def _session(path: Path, options: Options) -> Any:
         settings.intra_op_num_threads = options.threads
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    except NoKernel as error:
+        raise EngineMismatch(
+            f"{path}: ONNX Runtime cannot run it on a CPU ({_gist(error)}); use --runtime openvino or export in fp32"
+        ) from error
     except Exception as error:  # its exceptions share no base class of their own
-        gist = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EngineCorrupt(f"{path}: ONNX Runtime cannot read it ({gist}); export it again") from error
+        raise EngineCorrupt(f"{path}: ONNX Runtime cannot read it ({_gist(error)}); export it again") from error
+
+
+def _gist(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _describe(ports: tuple[Any, ...]) -> str:
