@@ -105,8 +105,9 @@ class VideoSink:
     def _add_video(self, like: FrameSource, options: SinkOptions) -> av.VideoStream:
         codec = _encoder(options.codec or ("vp9" if self._path.suffix.lower() == ".webm" else "h264"))
         self._pix_fmt = _pix_fmt(self._path, codec, like.width, like.height, options.pix_fmt)
+        quality = _quality(codec, options.crf)
         try:
-            stream = self._container.add_stream(codec.name, rate=self._rate, options=_quality(codec, options.crf))
+            stream = self._container.add_stream(codec.name, rate=self._rate, options=quality)
         except ValueError as error:
             raise UsageError(f"{self._path}: {self._path.suffix} cannot hold {codec.canonical_name}") from error
         context = stream.codec_context

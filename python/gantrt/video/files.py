@@ -107,12 +107,15 @@ class VideoFile:
         return self._container.metadata, self._stream.metadata
 
     def __iter__(self) -> Iterator[Frame]:
-        index, pts, duration = 0, None, 1
-        while (decoded := self._take()) is not None:
-            pts = self._stamp(decoded, pts, duration)
-            duration = decoded.duration or duration
-            yield Frame(self._picture(decoded), index, pts, self.time_base, decoded.duration or None)
-            index += 1
+        # One frame is held back, because how long it is shown is known when the next one is: what an .mp4 calls a
+        # sample's duration is the distance to the next in decoding order, which is another where there are B-frames.
+        held, pts, index = self._take(), None, 0
+        while held is not None:
+            pts = self._stamp(held, pts)
+            following = self._take()
+            duration = self._last_duration(held, pts) if following is None else self._stamp(following, pts) - pts
+            yield Frame(self._picture(held), index, pts, self.time_base, duration)
+            held, index = following, index + 1
         self._check_complete(index)
 
     def close(self) -> None:
@@ -167,14 +170,21 @@ class VideoFile:
             image = cv2.resize(image, self._stored_size, interpolation=cv2.INTER_AREA)
         return self._orientation.apply(image)
 
-    def _stamp(self, decoded: av.VideoFrame, last: int | None, step: int) -> int:
+    def _stamp(self, decoded: av.VideoFrame, last: int | None) -> int:
         """The frame's time, made to increase where a broken file does not say, or repeats itself."""
         pts: int | None = decoded.pts if decoded.pts is not None else decoded.dts
         if last is None:
             return pts or 0
-        if pts is None:
-            return last + step
-        return max(pts, last + 1)
+        return max(last + 1, last + self._usual_duration() if pts is None else pts)
+
+    def _last_duration(self, decoded: av.VideoFrame, pts: int) -> int:
+        durations = [decoded.duration or self._usual_duration()]
+        if self._stream.duration:
+            durations.append((self._stream.start_time or 0) + self._stream.duration - pts)
+        return max(1, min(durations))
+
+    def _usual_duration(self) -> int:
+        return round(1 / (self.rate * self.time_base)) if self.rate else 1
 
     def _declared_duration(self) -> Fraction | None:
         duration = self._container.duration

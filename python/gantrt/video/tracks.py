@@ -15,6 +15,7 @@ from .files import open_container
 log = logging.getLogger("gantrt")
 
 _TRANSCODED = {"mp4": "aac", "mov": "aac", "matroska": "libopus", "webm": "libopus"}  # for sound a container refuses
+_LAYOUTS = {1: "mono", 6: "5.1", 8: "7.1"}  # of the sound encoded anew, by channels; all others: stereo
 _OF_THE_OLD_FILE = ("encoder", "duration", "bps", "number_of_", "_statistics", "major_brand", "minor_version")
 
 
@@ -72,6 +73,8 @@ class Tracks:
     def _add(self, stream: Any) -> None:
         codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else "unknown"
         try:
+            if stream.type == "attachment" and self._out.format.name != "matroska":
+                raise ValueError("only Matroska has attachments")
             added = self._copied[stream.index] = self._out.add_stream_from_template(stream, opaque=True)
         except ValueError:  # the container does not take this codec
             container = self._out.format.name
@@ -80,8 +83,10 @@ class Tracks:
                 log.warning("%s: %s cannot hold its %s (%s); left out", self._path, container, stream.type, codec)
                 return
             log.info("%s: %s cannot hold %s sound; it becomes %s", self._path, container, codec, encoder)
-            rate = 48000 if encoder == "libopus" else stream.codec_context.sample_rate
-            added = self._encoded[stream.index] = self._out.add_stream(encoder, rate=rate, layout=stream.layout)
+            rate = stream.codec_context.sample_rate
+            rate = rate if rate in (av.Codec(encoder, "w").audio_rates or [rate]) else 48000
+            layout = _LAYOUTS.get(stream.codec_context.layout.nb_channels, "stereo")
+            added = self._encoded[stream.index] = self._out.add_stream(encoder, rate=rate, layout=layout)
         added.metadata.update(copied_metadata(stream.metadata))
         if stream.type != "attachment":
             added.disposition = stream.disposition
@@ -101,7 +106,7 @@ class Tracks:
             if packet.stream.index in self._encoded:
                 for frame in packet.decode():
                     self._out.mux(self._encoded[packet.stream.index].encode(frame))
-            elif packet.dts is not None:
+            elif packet.size:  # PyAV's last packets are empty
                 packet.stream = self._copied[packet.stream.index]
                 self._out.mux(packet)
         except (av.error.InvalidDataError, av.error.ArgumentError) as error:
