@@ -11,18 +11,33 @@ namespace gantrt {
 // Compute capabilities times ten that the kernels were compiled for, e.g. {75, 89}; empty without CUDA.
 std::vector<int> cuda_architectures();
 
-// Device memory in stream order: no synchronisation, and a freed block is reused by what follows on the
-// stream.
-void* cuda_allocate(size_t bytes, Device device, Stream stream);
-void cuda_free(void* memory, Device device, Stream stream) noexcept;
+// The device that memory lies on; 0 where there is no CUDA to ask.
+int cuda_device_of(const void* memory);
+
+// Makes a CUDA device current for a scope, then the one that was; does nothing for the CPU.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(Device device);
+  ~CurrentDevice();
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+ private:
+  int before_ = -1;
+};
+
+// Memory on the current device, in stream order: no synchronisation, and a freed block is reused by what
+// follows on the stream.
+void* cuda_allocate(size_t bytes, Stream stream);
+void cuda_free(void* memory, Stream stream) noexcept;
 
 // Scratch for one launch.
 class Workspace {
  public:
-  Workspace(size_t bytes, Device device, Stream stream)
-      : device_(device), stream_(stream), memory_(bytes ? cuda_allocate(bytes, device, stream) : nullptr) {}
+  Workspace(size_t bytes, Stream stream)
+      : stream_(stream), memory_(bytes ? cuda_allocate(bytes, stream) : nullptr) {}
   ~Workspace() {
-    if (memory_) cuda_free(memory_, device_, stream_);
+    if (memory_) cuda_free(memory_, stream_);
   }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -30,7 +45,6 @@ class Workspace {
   void* get() const { return memory_; }
 
  private:
-  Device device_;
   Stream stream_;
   void* memory_;
 };

@@ -16,11 +16,14 @@ namespace {
 }  // namespace
 
 std::vector<int> cuda_architectures() { return {}; }
-void* cuda_allocate(size_t, Device, Stream) { refuse("workspace"); }
-void cuda_free(void*, Device, Stream) noexcept {}
+int cuda_device_of(const void*) { return 0; }
+CurrentDevice::CurrentDevice(Device) {}
+CurrentDevice::~CurrentDevice() = default;
+void* cuda_allocate(size_t, Stream) { refuse("workspace"); }
+void cuda_free(void*, Stream) noexcept {}
 
 void norm_act_cuda(const NormActProblem&, void*, Stream) { refuse("norm_act"); }
-size_t norm_act_cuda_workspace(int64_t, int64_t, int64_t, int64_t, Layout, DType) { refuse("norm_act"); }
+size_t norm_act_cuda_workspace(int64_t, int64_t, int64_t, int64_t, Layout) { refuse("norm_act"); }
 void frame_to_tensor_cuda(const PixelProblem&, Stream) { refuse("frame_to_tensor"); }
 void tensor_to_frame_cuda(const PixelProblem&, Stream) { refuse("tensor_to_frame"); }
 

@@ -54,9 +54,8 @@ py::object norm_act_py(py::object x, py::object scale, py::object shift, py::obj
   NormActOptions options;
   options.eps = static_cast<float>(eps);
   options.unbiased = unbiased;
-  options.act = choice<Act>(who, "act", act,
-                            {{"none", Act::kNone}, {"relu", Act::kRelu}, {"leaky_relu", Act::kLeakyRelu}});
-  options.slope = static_cast<float>(slope);
+  options.act.slope = choice<float>(
+      who, "act", act, {{"none", 1.0f}, {"relu", 0.0f}, {"leaky_relu", static_cast<float>(slope)}});
   options.pad = pad;
   options.rpad = rpad;
   options.layout = choice<Layout>(who, "layout", layout, {{"nchw", Layout::kNchw}, {"nhwc", Layout::kNhwc}});
@@ -70,7 +69,8 @@ py::object norm_act_py(py::object x, py::object scale, py::object shift, py::obj
   const Stream on = stream_for(in, stream);
   {
     py::gil_scoped_release released;
-    const Workspace workspace(norm_act_workspace(in.view, options), in.view.device, on);
+    const CurrentDevice current(in.view.device);
+    const Workspace workspace(norm_act_workspace(in.view, options), on);
     norm_act(inputs, options, y.view, threads, workspace.get(), on);
   }
   return y.object;
@@ -115,6 +115,7 @@ py::object frame_to_tensor_py(py::object frame, py::object out, Size size, std::
   const Stream on = stream_for(in, stream);
   {
     py::gil_scoped_release released;
+    const CurrentDevice current(in.view.device);
     frame_to_tensor(in.view, tensor.view, options, threads, on);
   }
   return tensor.object;
@@ -140,6 +141,7 @@ py::object tensor_to_frame_py(py::object x, py::object out, Size size, const std
   const Stream on = stream_for(in, stream);
   {
     py::gil_scoped_release released;
+    const CurrentDevice current(in.view.device);
     tensor_to_frame(in.view, frame.view, options, threads, on);
   }
   return frame.object;

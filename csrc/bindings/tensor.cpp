@@ -7,6 +7,8 @@
 #include <optional>
 #include <string>
 
+#include "../cuda.h"
+
 namespace gantrt {
 namespace {
 
@@ -154,14 +156,20 @@ std::shared_ptr<void> take(py::capsule& capsule, const char* used) {
   });
 }
 
+std::string message_of(const py::error_already_set& error) { return py::str(error.value()); }
+
 Borrowed from_dlpack(py::handle object, const char* who, const char* what) {
-  const py::object export_ = object.attr("__dlpack__");
+  const py::object share = object.attr("__dlpack__");
+  py::dict wishes;
+  const auto device = object.attr("__dlpack_device__")().cast<std::pair<int32_t, int32_t>>();
+  if (device.first == kDLCUDA || device.first == kDLCUDAManaged)
+    wishes["stream"] = -1;  // nothing to wait for
   py::object given;
   try {
-    given = export_(py::arg("max_version") = py::make_tuple(1, 0));
+    given = share(py::arg("max_version") = py::make_tuple(1, 0), **wishes);
   } catch (py::error_already_set& error) {
-    if (!error.matches(PyExc_TypeError)) refuse(who, what, std::string("cannot be shared: ") + error.what());
-    given = export_();  // a producer older than DLPack 1.0
+    if (!error.matches(PyExc_TypeError)) refuse(who, what, "cannot be shared: " + message_of(error));
+    given = share(**wishes);  // a producer older than DLPack 1.0
   }
   py::capsule capsule = py::reinterpret_borrow<py::capsule>(given);
   Borrowed borrowed;
@@ -186,9 +194,9 @@ Borrowed from_cuda_array_interface(py::handle object, const char* who, const cha
   const auto facts = object.attr("__cuda_array_interface__").cast<py::dict>();
   Borrowed borrowed;
   borrowed.object = py::reinterpret_borrow<py::object>(object);
-  borrowed.view.device = {DeviceType::kCuda, 0};
   const auto data = facts["data"].cast<py::tuple>();
   borrowed.view.data = reinterpret_cast<void*>(data[0].cast<uintptr_t>());
+  borrowed.view.device = {DeviceType::kCuda, cuda_device_of(borrowed.view.data)};
   borrowed.read_only = data[1].cast<bool>();
   const auto type = facts["typestr"].cast<std::string>();
   borrowed.view.dtype = dtype_of(who, what, type.size() > 1 && type[0] != '>' ? type.substr(1) : type, type);

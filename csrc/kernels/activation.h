@@ -1,23 +1,18 @@
-// The activations of NormAct, one functor each, called by the CPU and the CUDA kernels alike.
+// The activation of NormAct, called by the CPU and the CUDA kernels alike.
 #pragma once
 
 #include "../tensor.h"
 
 namespace gantrt {
 
-enum class Act { kNone, kRelu, kLeakyRelu };
+// none, relu and leaky_relu differ in one number only: what a negative value is multiplied with.
+struct Activation {
+  float slope = 1.0f;  // none: 1, relu: 0
 
-struct Identity {
-  GANTRT_HD float operator()(float v) const { return v; }
-};
-
-struct Relu {
-  GANTRT_HD float operator()(float v) const { return v < 0.0f ? 0.0f : v; }  // a NaN stays one
-};
-
-struct LeakyRelu {
-  float slope;
-  GANTRT_HD float operator()(float v) const { return v < 0.0f ? slope * v : v; }
+  GANTRT_HD float operator()(float v) const {
+    const float below = slope == 0.0f ? 0.0f : slope * v;  // relu makes +0, of -infinity too
+    return v < 0.0f ? below : v;
+  }
 };
 
 }  // namespace gantrt

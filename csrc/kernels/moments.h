@@ -13,9 +13,9 @@ constexpr float kLargest = 3.402823466e38f;
 // One float cannot hold the mean well enough: at mean/std = 400 its rounding alone is 1e-5 of a standard
 // deviation. x - anchor is (nearly) exact, and what is then left is small.
 struct Moments {
-  float anchor = 0.0f;
-  float rest = 0.0f;
-  float m2 = 0.0f;
+  float anchor;
+  float rest;
+  float m2;
 };
 
 // From sums about an anchor near the mean: sum = sum of (x - anchor), square = sum of (x - anchor)^2.

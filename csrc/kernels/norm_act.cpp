@@ -95,7 +95,8 @@ std::array<int64_t, 4> norm_act_shape(const TensorView& x, const NormActOptions&
   checked_elements("x", shape_in(options.layout, size));
   if (!(options.eps > 0.0f) || !std::isfinite(options.eps))
     refuse("eps must be positive and finite, got " + std::to_string(options.eps));
-  if (!std::isfinite(options.slope)) refuse("slope must be finite, got " + std::to_string(options.slope));
+  if (!std::isfinite(options.act.slope))
+    refuse("slope must be finite, got " + std::to_string(options.act.slope));
   if (options.pad < 0 || options.pad > 3) refuse("pad must be 0..3, got " + std::to_string(options.pad));
   if (options.rpad < 0 || options.rpad > 3) refuse("rpad must be 0..3, got " + std::to_string(options.rpad));
   if (options.pad >= size.h || options.pad >= size.w)
@@ -111,7 +112,7 @@ std::array<int64_t, 4> norm_act_shape(const TensorView& x, const NormActOptions&
 size_t norm_act_workspace(const TensorView& x, const NormActOptions& options) {
   if (x.device.type == DeviceType::kCpu) return 0;
   const Size size = size_of_picture(x, options.layout);
-  return norm_act_cuda_workspace(size.n, size.c, size.h, size.w, options.layout, x.dtype);
+  return norm_act_cuda_workspace(size.n, size.c, size.h, size.w, options.layout);
 }
 
 void norm_act(const NormActInputs& inputs, const NormActOptions& options, const TensorView& y, int threads,
@@ -162,7 +163,6 @@ void norm_act(const NormActInputs& inputs, const NormActOptions& options, const 
   problem.pad = options.pad;
   problem.rpad = options.rpad;
   problem.eps = options.eps;
-  problem.slope = options.slope;
   problem.unbiased = options.unbiased;
   problem.act = options.act;
   problem.layout = options.layout;

@@ -18,10 +18,9 @@ enum class Layout { kNchw, kNhwc };
 struct NormActOptions {
   float eps = 1e-5f;
   bool unbiased = false;  // divide the second moment by count - 1 (count 1: by 1)
-  Act act = Act::kNone;
-  float slope = 0.2f;  // of leaky_relu
-  int pad = 0;         // 0..3, of the result, by reflection
-  int rpad = 0;        // border of the residual, cut off
+  Activation act;
+  int pad = 0;   // 0..3, of the result, by reflection
+  int rpad = 0;  // border of the residual, cut off
   Layout layout = Layout::kNchw;
 };
 
@@ -58,15 +57,15 @@ struct NormActProblem {
   int n, c, h, w;
   int scale_stride, shift_stride;  // from one sample to the next: C, or 0 where they are per channel
   int pad, rpad;
-  float eps, slope;
+  float eps;
   bool unbiased;
-  Act act;
+  Activation act;
   Layout layout;
   DType dtype;
 };
 
 void norm_act_cpu(const NormActProblem& problem, int threads);
 void norm_act_cuda(const NormActProblem& problem, void* workspace, Stream stream);
-size_t norm_act_cuda_workspace(int64_t n, int64_t c, int64_t h, int64_t w, Layout layout, DType dtype);
+size_t norm_act_cuda_workspace(int64_t n, int64_t c, int64_t h, int64_t w, Layout layout);
 
 }  // namespace gantrt

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <vector>
 
-#include "dispatch.h"
 #include "isa.h"
 #include "moments.h"
 #include "norm_act.h"
@@ -17,9 +16,9 @@ namespace {
 constexpr int kLanes = 16;
 typedef float Pack __attribute__((vector_size(kLanes * sizeof(float))));
 
-constexpr int64_t kPlaneTile = 8192;   // floats of a plane: 32 KiB, read twice
-constexpr int64_t kPixelTile = 32768;  // floats of an NHWC picture: 128 KiB
-constexpr int64_t kRowsPerTask = 16;   // of an NHWC result
+constexpr int64_t kPlaneTile = 8192;       // floats of a plane: 32 KiB, read twice
+constexpr int64_t kPixelTile = 32768;      // floats of an NHWC picture: 128 KiB, and
+constexpr int64_t kMostTilePixels = 1024;  // few enough that a float sums them well
 
 GANTRT_INLINE inline Pack load(const float* p) {
   Pack pack;
@@ -65,7 +64,7 @@ GANTRT_INLINE inline Moments tile_moments(const float* x, int64_t count) {
 }
 
 GANTRT_INLINE inline Moments plane_moments(const float* x, int64_t count) {
-  Moments all;
+  Moments all{};
   for (int64_t i = 0; i < count; i += kPlaneTile) {
     const int64_t tile = std::min(kPlaneTile, count - i);
     all = merge(all, static_cast<float>(i), tile_moments(x + i, tile), static_cast<float>(tile));
@@ -73,12 +72,13 @@ GANTRT_INLINE inline Moments plane_moments(const float* x, int64_t count) {
   return all;
 }
 
-// The affine map of channel c of sample n; `layer` are the moments of the whole sample, where rho wants them.
-Affine affine_of(const NormActProblem& p, const Moments& channel, const Moments& layer, int n, int c) {
+// The affine map of plane n * C + c; `layer` are the moments of the whole sample, where rho wants them.
+Affine affine_of(const NormActProblem& p, const Moments& channel, const Moments& layer, int64_t plane) {
   const NormRule rule{p.eps, p.unbiased};
+  const int64_t n = plane / p.c, c = plane % p.c;
   const float count = static_cast<float>(int64_t{p.h} * p.w);
-  const float scale = p.scale ? p.scale[int64_t{n} * p.scale_stride + c] : 1.0f;
-  const float shift = p.shift ? p.shift[int64_t{n} * p.shift_stride + c] : 0.0f;
+  const float scale = p.scale ? p.scale[n * p.scale_stride + c] : 1.0f;
+  const float shift = p.shift ? p.shift[n * p.shift_stride + c] : 0.0f;
   if (!p.rho) return instance_norm(channel, count, scale, shift, rule);
   return mixed_norm(channel, count, layer, count * static_cast<float>(p.c), p.rho[c], scale, shift, rule);
 }
@@ -86,12 +86,12 @@ Affine affine_of(const NormActProblem& p, const Moments& channel, const Moments&
 // Moments of a whole sample from those of its channels.
 Moments layer_moments(const Moments* channels, const NormActProblem& p) {
   const float count = static_cast<float>(int64_t{p.h} * p.w);
-  Moments all;
+  Moments all{};
   for (int c = 0; c < p.c; ++c) all = merge(all, count * static_cast<float>(c), channels[c], count);
   return all;
 }
 
-template <class Activation, bool kResidual>
+template <bool kResidual>
 GANTRT_INLINE inline void apply_row(const float* x, const float* residual, float* y, int count, Affine affine,
                                     Activation act) {
   for (int i = 0; i < count; ++i) {
@@ -100,9 +100,8 @@ GANTRT_INLINE inline void apply_row(const float* x, const float* residual, float
   }
 }
 
-// One plane of the result: its rows from the source rows they show, then the mirrored columns.
-template <class Activation>
-GANTRT_INLINE inline void apply_plane(const NormActProblem& p, int64_t plane, Affine affine, Activation act) {
+// One plane of the result: the rows inside, each with its mirrored columns, then the mirrored rows.
+GANTRT_INLINE inline void apply_plane(const NormActProblem& p, int64_t plane, Affine affine) {
   const int64_t wide = p.w + 2 * p.pad, residual_wide = p.w + 2 * p.rpad;
   const float* x = static_cast<const float*>(p.x) + plane * p.h * p.w;
   const float* residual = static_cast<const float*>(p.residual);
@@ -111,10 +110,9 @@ GANTRT_INLINE inline void apply_plane(const NormActProblem& p, int64_t plane, Af
   for (int row = 0; row < p.h; ++row) {
     float* out = y + (row + p.pad) * wide;
     if (residual)
-      apply_row<Activation, true>(x + int64_t{row} * p.w, residual + row * residual_wide, out, p.w, affine,
-                                  act);
+      apply_row<true>(x + int64_t{row} * p.w, residual + row * residual_wide, out, p.w, affine, p.act);
     else
-      apply_row<Activation, false>(x + int64_t{row} * p.w, nullptr, out, p.w, affine, act);
+      apply_row<false>(x + int64_t{row} * p.w, nullptr, out, p.w, affine, p.act);
     for (int i = 1; i <= p.pad; ++i) {
       out[-i] = out[i];
       out[p.w - 1 + i] = out[p.w - 1 - i];
@@ -128,53 +126,49 @@ GANTRT_INLINE inline void apply_plane(const NormActProblem& p, int64_t plane, Af
   }
 }
 
+// NCHW: a plane is one task, and without rho it is normalised while it is still in cache.
 void norm_planes(const NormActProblem& p, int threads) {
   const int64_t planes = int64_t{p.n} * p.c, pixels = int64_t{p.h} * p.w;
   const float* x = static_cast<const float*>(p.x);
-  dispatch(p.act, p.slope, [&](auto act) {
-    if (!p.rho) {
-      parallel_for(planes, threads, [&](int64_t plane) {
-        run_on_this_cpu([&]() GANTRT_INLINE {
-          const Moments channel = plane_moments(x + plane * pixels, pixels);
-          const int n = static_cast<int>(plane / p.c), c = static_cast<int>(plane % p.c);
-          apply_plane(p, plane, affine_of(p, channel, Moments{}, n, c), act);
-        });
+  if (!p.rho) {
+    parallel_for(planes, threads, [&](int64_t plane) {
+      run_on_this_cpu([&]() GANTRT_INLINE {
+        const Moments channel = plane_moments(x + plane * pixels, pixels);
+        apply_plane(p, plane, affine_of(p, channel, Moments{}, plane));
       });
-      return;
-    }
-    std::vector<Moments> channels(planes), layers(p.n);
-    parallel_for(planes, threads, [&](int64_t plane) {
-      run_on_this_cpu([&]() GANTRT_INLINE { channels[plane] = plane_moments(x + plane * pixels, pixels); });
     });
-    for (int n = 0; n < p.n; ++n) layers[n] = layer_moments(&channels[int64_t{n} * p.c], p);
-    parallel_for(planes, threads, [&](int64_t plane) {
-      const int n = static_cast<int>(plane / p.c), c = static_cast<int>(plane % p.c);
-      const Affine affine = affine_of(p, channels[plane], layers[n], n, c);
-      run_on_this_cpu([&]() GANTRT_INLINE { apply_plane(p, plane, affine, act); });
-    });
+    return;
+  }
+  std::vector<Moments> channels(planes), layers(p.n);
+  parallel_for(planes, threads, [&](int64_t plane) {
+    run_on_this_cpu([&]() GANTRT_INLINE { channels[plane] = plane_moments(x + plane * pixels, pixels); });
+  });
+  for (int n = 0; n < p.n; ++n) layers[n] = layer_moments(&channels[int64_t{n} * p.c], p);
+  parallel_for(planes, threads, [&](int64_t plane) {
+    const Affine affine = affine_of(p, channels[plane], layers[plane / p.c], plane);
+    run_on_this_cpu([&]() GANTRT_INLINE { apply_plane(p, plane, affine); });
   });
 }
 
-// Moments of channels [0, width), width <= kLanes, of `count` pixels `stride` floats apart.
-GANTRT_INLINE inline void strip_moments(const float* x, int64_t count, int64_t stride, int width,
-                                        Moments* out) {
-  float anchor[kLanes], sum[kLanes] = {}, square[kLanes] = {};
-  for (int64_t i = 0; i < count; ++i)
-    for (int c = 0; c < width; ++c) sum[c] += x[i * stride + c];
-  for (int c = 0; c < width; ++c) anchor[c] = sum[c] / static_cast<float>(count), sum[c] = 0.0f;
-  for (int64_t i = 0; i < count; ++i) {
-    for (int c = 0; c < width; ++c) {
-      const float d = x[i * stride + c] - anchor[c];
-      sum[c] += d;
-      square[c] += d * d;
+// Moments of channels [0, width), width < kLanes, of `count` pixels `stride` floats apart.
+GANTRT_INLINE inline void narrow_strip_moments(const float* x, int64_t count, int64_t stride, int width,
+                                               Moments* out) {
+  for (int c = 0; c < width; ++c) {
+    float sum = 0.0f, square = 0.0f;
+    for (int64_t i = 0; i < count; ++i) sum += x[i * stride + c];
+    const float anchor = sum / static_cast<float>(count);
+    sum = 0.0f;
+    for (int64_t i = 0; i < count; ++i) {
+      const float d = x[i * stride + c] - anchor;
+      sum += d;
+      square += d * d;
     }
+    out[c] = moments_about(anchor, sum, square, static_cast<float>(count));
   }
-  for (int c = 0; c < width; ++c)
-    out[c] = moments_about(anchor[c], sum[c], square[c], static_cast<float>(count));
 }
 
-// The same for a full strip, one channel per lane.
-GANTRT_INLINE inline void full_strip_moments(const float* x, int64_t count, int64_t stride, Moments* out) {
+// The same for kLanes channels at once.
+GANTRT_INLINE inline void strip_moments(const float* x, int64_t count, int64_t stride, Moments* out) {
   Pack sum{}, square{};
   for (int64_t i = 0; i < count; ++i) sum += load(x + i * stride);
   const Pack anchor = sum / static_cast<float>(count);
@@ -188,26 +182,53 @@ GANTRT_INLINE inline void full_strip_moments(const float* x, int64_t count, int6
     out[c] = moments_about(anchor[c], sum[c], square[c], static_cast<float>(count));
 }
 
-// Gain, offset and anchor of every channel, as three rows of C floats: the inner loop runs over channels.
-struct ChannelMaps {
-  explicit ChannelMaps(int64_t channels) : anchor(channels), gain(channels), offset(channels) {}
+// Moments of every plane, [n * c], from tiles of pixels that stay in cache.
+std::vector<Moments> pixel_moments(const NormActProblem& p, int threads) {
+  const int64_t pixels = int64_t{p.h} * p.w, channels = p.c;
+  const int64_t tile = std::clamp<int64_t>(kPixelTile / channels, 1, kMostTilePixels),
+                tiles = (pixels + tile - 1) / tile;
+  const float* x = static_cast<const float*>(p.x);
+  std::vector<Moments> partial(p.n * tiles * channels);
+  parallel_for(p.n * tiles, threads, [&](int64_t task) {
+    const int64_t begin = task % tiles * tile, count = std::min(tile, pixels - begin);
+    const float* from = x + (task / tiles * pixels + begin) * channels;
+    Moments* out = &partial[task * channels];
+    run_on_this_cpu([&]() GANTRT_INLINE {
+      int64_t c = 0;
+      for (; c + kLanes <= channels; c += kLanes) strip_moments(from + c, count, channels, out + c);
+      narrow_strip_moments(from + c, count, channels, static_cast<int>(channels - c), out + c);
+    });
+  });
+  std::vector<Moments> merged(p.n * channels);
+  for (int64_t plane = 0; plane < p.n * channels; ++plane) {
+    const Moments* first = &partial[plane / channels * tiles * channels + plane % channels];
+    for (int64_t t = 0; t < tiles; ++t)
+      merged[plane] = merge(merged[plane], static_cast<float>(t * tile), first[t * channels],
+                            static_cast<float>(std::min(tile, pixels - t * tile)));
+  }
+  return merged;
+}
+
+// The affine maps of all planes, as rows of floats: in NHWC the inner loop runs over channels.
+struct Maps {
+  explicit Maps(int64_t planes) : anchor(planes), gain(planes), offset(planes) {}
   std::vector<float> anchor, gain, offset;
 };
 
-// One pixel row of the result, mirrored columns included.
-template <class Activation>
+// One pixel row of the result, with its mirrored columns; `at` is the sample's first channel in the maps.
 GANTRT_INLINE inline void apply_pixel_row(const NormActProblem& p, const float* x, const float* residual,
-                                          const float* anchor, const float* gain, const float* offset,
-                                          float* y, Activation act) {
+                                          const Maps& maps, int64_t at, float* y) {
   const int64_t channels = p.c;
+  const float *anchor = &maps.anchor[at], *gain = &maps.gain[at], *offset = &maps.offset[at];
   for (int i = 0; i < p.w; ++i) {
     const float* in = x + i * channels;
     float* out = y + (i + p.pad) * channels;
     if (residual) {
       const float* add = residual + i * channels;
-      for (int64_t c = 0; c < channels; ++c) out[c] = act(gain[c] * (in[c] - anchor[c]) + offset[c]) + add[c];
+      for (int64_t c = 0; c < channels; ++c)
+        out[c] = p.act(Affine{anchor[c], gain[c], offset[c]}(in[c])) + add[c];
     } else {
-      for (int64_t c = 0; c < channels; ++c) out[c] = act(gain[c] * (in[c] - anchor[c]) + offset[c]);
+      for (int64_t c = 0; c < channels; ++c) out[c] = p.act(Affine{anchor[c], gain[c], offset[c]}(in[c]));
     }
   }
   for (int i = 1; i <= p.pad; ++i) {
@@ -217,67 +238,35 @@ GANTRT_INLINE inline void apply_pixel_row(const NormActProblem& p, const float* 
   }
 }
 
+// NHWC: moments of tiles of pixels, then row after row; a mirrored row is computed anew from the row it
+// shows.
 void norm_pixels(const NormActProblem& p, int threads) {
-  const int64_t pixels = int64_t{p.h} * p.w, channels = p.c;
-  const float* x = static_cast<const float*>(p.x);
-  const int64_t tile = std::max<int64_t>(1, kPixelTile / channels), tiles = (pixels + tile - 1) / tile;
-  std::vector<Moments> partial(p.n * tiles * channels);
-  parallel_for(p.n * tiles, threads, [&](int64_t task) {
-    const int64_t begin = task % tiles * tile, count = std::min(tile, pixels - begin);
-    const float* from = x + (task / tiles * pixels + begin) * channels;
-    Moments* out = &partial[task * channels];
-    run_on_this_cpu([&]() GANTRT_INLINE {
-      int64_t c = 0;
-      for (; c + kLanes <= channels; c += kLanes) full_strip_moments(from + c, count, channels, out + c);
-      if (c < channels) strip_moments(from + c, count, channels, static_cast<int>(channels - c), out + c);
-    });
-  });
-
-  ChannelMaps maps(p.n * channels);
-  std::vector<Moments> merged(channels);
-  for (int n = 0; n < p.n; ++n) {
-    for (int64_t c = 0; c < channels; ++c) {
-      Moments all;
-      for (int64_t t = 0; t < tiles; ++t)
-        all = merge(all, static_cast<float>(t * tile), partial[(n * tiles + t) * channels + c],
-                    static_cast<float>(std::min(tile, pixels - t * tile)));
-      merged[c] = all;
-    }
-    const Moments layer = p.rho ? layer_moments(merged.data(), p) : Moments{};
-    for (int c = 0; c < p.c; ++c) {
-      const Affine affine = affine_of(p, merged[c], layer, n, c);
-      const int64_t at = n * channels + c;
-      maps.anchor[at] = affine.anchor, maps.gain[at] = affine.gain, maps.offset[at] = affine.offset;
-    }
+  const std::vector<Moments> moments = pixel_moments(p, threads);
+  Maps maps(int64_t{p.n} * p.c);
+  Moments layer{};
+  for (int64_t plane = 0; plane < int64_t{p.n} * p.c; ++plane) {
+    if (plane % p.c == 0) layer = p.rho ? layer_moments(&moments[plane], p) : Moments{};
+    const Affine affine = affine_of(p, moments[plane], layer, plane);
+    maps.anchor[plane] = affine.anchor;
+    maps.gain[plane] = affine.gain;
+    maps.offset[plane] = affine.offset;
   }
-
-  const int64_t high = p.h + 2 * p.pad, wide = p.w + 2 * p.pad, residual_wide = p.w + 2 * p.rpad;
-  const int64_t bands = (high + kRowsPerTask - 1) / kRowsPerTask;
-  dispatch(p.act, p.slope, [&](auto act) {
-    parallel_for(p.n * bands, threads, [&](int64_t task) {
-      const int64_t n = task / bands, begin = task % bands * kRowsPerTask, at = n * channels;
-      const float* anchor = &maps.anchor[at];
-      const float* gain = &maps.gain[at];
-      const float* offset = &maps.offset[at];
-      run_on_this_cpu([&]() GANTRT_INLINE {
-        for (int64_t row = begin; row < std::min(begin + kRowsPerTask, high); ++row) {
-          const int64_t source = reflect(static_cast<int>(row) - p.pad, p.h);
-          const float* residual = static_cast<const float*>(p.residual);
-          if (residual)
-            residual += (((n * (p.h + 2 * p.rpad)) + source + p.rpad) * residual_wide + p.rpad) * channels;
-          apply_pixel_row(p, x + (n * p.h + source) * p.w * channels, residual, anchor, gain, offset,
-                          static_cast<float*>(p.y) + (n * high + row) * wide * channels, act);
-        }
-      });
-    });
+  const int64_t high = p.h + 2 * p.pad, wide = p.w + 2 * p.pad, channels = p.c;
+  const int64_t residual_high = p.h + 2 * p.rpad, residual_wide = p.w + 2 * p.rpad;
+  parallel_for(p.n * high, threads, [&](int64_t task) {
+    const int64_t n = task / high, row = reflect(static_cast<int>(task % high) - p.pad, p.h);
+    const float* x = static_cast<const float*>(p.x) + (n * p.h + row) * p.w * channels;
+    const float* residual = static_cast<const float*>(p.residual);
+    if (residual) residual += ((n * residual_high + row + p.rpad) * residual_wide + p.rpad) * channels;
+    float* y = static_cast<float*>(p.y) + task * wide * channels;
+    run_on_this_cpu([&]() GANTRT_INLINE { apply_pixel_row(p, x, residual, maps, n * channels, y); });
   });
 }
 
 }  // namespace
 
 void norm_act_cpu(const NormActProblem& p, int threads) {
-  const int64_t bytes = 8 * int64_t{p.n} * p.c * p.h * p.w;
-  const int worth = threads_for(threads, bytes);
+  const int worth = threads_for(threads, 8 * int64_t{p.n} * p.c * p.h * p.w);
   if (p.layout == Layout::kNchw)
     norm_planes(p, worth);
   else

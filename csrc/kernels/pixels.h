@@ -5,6 +5,8 @@
 //   NaN to 0
 #pragma once
 
+#include <cstring>
+
 #include "../tensor.h"
 #include "resize.h"
 
@@ -53,7 +55,27 @@ struct PixelProblem {
   float scale, offset;  // value = pixel * scale + offset, or the inverse
 };
 
-constexpr float kLuma[3] = {0.299f, 0.587f, 0.114f};  // ITU-R BT.601, of R, G, B
+// ITU-R BT.601.
+GANTRT_HD float luma(float red, float green, float blue) {
+  return 0.299f * red + 0.587f * green + 0.114f * blue;
+}
+
+// Far outside 0..255 but small enough for `quantise`; a NaN becomes the lower bound, and so 0.
+GANTRT_HD float bounded(float v) {
+  constexpr float kBound = 1048576.0f;
+  v = v > -kBound ? v : -kBound;
+  return v < kBound ? v : kBound;
+}
+
+// The nearest byte, ties to even; beyond 0..255 the nearer end. |v| < 2^21.
+GANTRT_HD uint8_t quantise(float v) {
+  v += 12582912.0f;  // 1.5 * 2^23, where floats are whole numbers: the addition rounds
+  int32_t whole;
+  memcpy(&whole, &v, sizeof(whole));
+  whole -= 0x4b400000;  // the bits of 1.5 * 2^23
+  whole = whole > 0 ? whole : 0;
+  return static_cast<uint8_t>(whole < 255 ? whole : 255);
+}
 
 void frame_to_tensor_cpu(const PixelProblem& problem, int threads);
 void frame_to_tensor_cuda(const PixelProblem& problem, Stream stream);

@@ -67,6 +67,10 @@ GANTRT_INLINE inline Pixel4 load_pixel(const float* p) {
   return pixel;
 }
 
+GANTRT_INLINE inline void store_pixel(const Pixel4& pixel, float* p) {
+  std::memcpy(p, &pixel, sizeof(pixel));
+}
+
 // From a line of interleaved pixels to one line of each plane.
 GANTRT_INLINE inline void filter_line3(const float* line, const Taps* columns, int count, float scale,
                                        float offset, float* a, float* b, float* c) {
@@ -111,8 +115,8 @@ GANTRT_INLINE inline void rows_to_tensor(const PixelProblem& p, const Taps* rows
   const Planes& t = p.planes;
   const int height = t.height - 2 * p.border, width = t.width - 2 * p.border;
   const int values = f.width * f.channels;
-  const bool dense = f.pixel == f.channels, luma = f.channels == 3 && t.channels == 1;
-  std::vector<float> line(values + kSlack), green(luma ? width : 0), blue(luma ? width : 0);
+  const bool dense = f.pixel == f.channels, to_gray = f.channels == 3 && t.channels == 1;
+  std::vector<float> line(values + kSlack), green(to_gray ? width : 0), blue(to_gray ? width : 0);
   std::vector<uint8_t> gathered;
   float* out = static_cast<float*>(t.data) + p.border * (t.row + 1);
 
@@ -135,11 +139,11 @@ GANTRT_INLINE inline void rows_to_tensor(const PixelProblem& p, const Taps* rows
     if (f.channels == 1) {
       filter_line1(line.data(), columns, width, p.scale, p.offset, first);
       for (int c = 1; c < t.channels; ++c) std::memcpy(first + c * t.plane, first, width * sizeof(float));
-    } else if (luma) {
+    } else if (to_gray) {
       float* red = f.red ? blue.data() : first;
       float* last = f.red ? first : blue.data();
       filter_line3(line.data(), columns, width, p.scale, p.offset, first, green.data(), blue.data());
-      for (int x = 0; x < width; ++x) first[x] = kLuma[0] * red[x] + kLuma[1] * green[x] + kLuma[2] * last[x];
+      for (int x = 0; x < width; ++x) first[x] = luma(red[x], green[x], last[x]);
     } else {
       filter_line3(line.data(), columns, width, p.scale, p.offset, first + f.red * t.plane, first + t.plane,
                    first + (2 - f.red) * t.plane);
@@ -157,103 +161,119 @@ GANTRT_INLINE inline void rows_to_tensor(const PixelProblem& p, const Taps* rows
   }
 }
 
-// out[j] = the sum over the tapped rows, for lines already filtered along the row.
-GANTRT_INLINE inline uint8_t quantise(float v) {
-  v = v > 0.0f ? v : 0.0f;  // and a NaN to 0
-  v = v < 255.0f ? v : 255.0f;
-  v += 8388608.0f;  // 2^23: the last bits of the sum are the nearest whole number, ties to even
-  uint32_t bits;
-  std::memcpy(&bits, &v, sizeof(bits));
-  return static_cast<uint8_t>(bits);
-}
-
-// The last two lines of each plane as wide as the frame: consecutive frame rows share them.
-class LineCache {
+// Tensor rows as lines of frame pixels: interleaved, as wide as the frame, in 0..255 but not yet clamped. The
+// last two are kept, because consecutive frame rows share them.
+class Lines {
  public:
-  GANTRT_INLINE LineCache(const PixelProblem& p, const Taps* columns)
+  GANTRT_INLINE Lines(const PixelProblem& p, const Taps* columns)
       : p_(p),
         columns_(columns),
-        luma_(p.planes.channels == 3 && p.frame.channels == 1),
-        lines_(2 * (p.frame.width + kSlack) * planes()),
-        mixed_(luma_ ? p.planes.width : 0) {}
+        length_(int64_t{p.frame.width} * p.frame.channels + kSlack),
+        lines_(2 * length_),
+        row_(p.frame.channels == 3 ? 4 * p.planes.width : p.planes.width),
+        plane_(p.planes.width) {}
 
-  // Planes a line has: as many as the frame needs and the tensor has.
-  GANTRT_INLINE int planes() const { return luma_ ? 1 : p_.planes.channels; }
-
-  // Line `row` of plane c; the planes of a row are filtered together.
-  GANTRT_INLINE const float* line(int row, int c) {
-    const int slot = row & 1;
-    float* base = &lines_[int64_t{slot} * (p_.frame.width + kSlack) * planes()];
-    if (held_[slot] != row) {
-      for (int k = 0; k < planes(); ++k)
-        filter_line1(source(row, k), columns_, p_.frame.width, p_.scale, p_.offset,
-                     base + k * (p_.frame.width + kSlack));
-      held_[slot] = row;
+  GANTRT_INLINE const float* operator[](int row) {
+    float* line = &lines_[(row & 1) * length_];
+    if (held_[row & 1] != row) {
+      if (p_.frame.channels == 3) {
+        gather_pixels(row);
+        widen_pixels(line);
+      } else {
+        gather_gray(row);
+        filter_line1(row_.data(), columns_, p_.frame.width, 1.0f, 0.0f, line);
+      }
+      held_[row & 1] = row;
     }
-    return base + c * (p_.frame.width + kSlack);
+    return line;
   }
 
  private:
-  GANTRT_INLINE const float* source(int row, int c) {
+  // Row `row` as pixels of four floats, in the frame's order and units.
+  GANTRT_INLINE void gather_pixels(int row) {
     const Planes& t = p_.planes;
     const float* first = static_cast<const float*>(t.data) + row * t.row;
-    if (!luma_) return first + c * t.plane;
-    const float *green = first + t.plane, *blue = first + 2 * t.plane;
+    const int64_t plane = t.channels == 3 ? t.plane : 0;  // gray: the one plane three times
+    const float* sources[3] = {first + p_.frame.red * plane, first + plane,
+                               first + (2 - p_.frame.red) * plane};
+    for (int c = 0; c < 3; ++c) {
+      const float* source = sources[c];
+      for (int x = 0; x < t.width; ++x) plane_[x] = bounded(source[x] * p_.scale + p_.offset);
+      for (int x = 0; x < t.width; ++x) row_[4 * x + c] = plane_[x];
+    }
+  }
+
+  GANTRT_INLINE void gather_gray(int row) {
+    const Planes& t = p_.planes;
+    const float* red = static_cast<const float*>(t.data) + row * t.row;
+    if (t.channels == 1) {
+      for (int x = 0; x < t.width; ++x) row_[x] = bounded(red[x] * p_.scale + p_.offset);
+      return;
+    }
+    const float *green = red + t.plane, *blue = green + t.plane;
     for (int x = 0; x < t.width; ++x)
-      mixed_[x] = kLuma[0] * first[x] + kLuma[1] * green[x] + kLuma[2] * blue[x];
-    return mixed_.data();
+      row_[x] = bounded(luma(red[x], green[x], blue[x]) * p_.scale + p_.offset);
+  }
+
+  // Each pixel is stored with a fourth float, which the next one overwrites.
+  GANTRT_INLINE void widen_pixels(float* line) const {
+    const int width = p_.frame.width, last = p_.planes.width - 1;
+    if (p_.columns == Filter::kArea) {
+      for (int x = 0; x < width; ++x) {
+        const Taps& t = columns_[x];
+        Pixel4 sum = load_pixel(&row_[4 * t.first]) * t.first_weight;
+        for (int k = t.first + 1; k < t.last; ++k) sum += load_pixel(&row_[4 * k]) * t.inner_weight;
+        sum += load_pixel(&row_[4 * t.last]) * t.last_weight;
+        store_pixel(sum, line + 3 * x);
+      }
+      return;
+    }
+    Pixel4 from{}, step{};
+    for (int x = 0, held = -1; x < width; ++x) {
+      const Taps& t = columns_[x];
+      if (t.first != held) {  // many frame pixels lie between the same two of the tensor
+        held = t.first;
+        from = load_pixel(&row_[4 * held]);
+        step = load_pixel(&row_[4 * std::min(held + 1, last)]) - from;
+      }
+      store_pixel(from + step * t.last_weight, line + 3 * x);
+    }
   }
 
   const PixelProblem& p_;
   const Taps* columns_;
-  bool luma_;
-  std::vector<float> lines_, mixed_;
+  int64_t length_;
+  std::vector<float> lines_, row_, plane_;
   int held_[2] = {-1, -1};
 };
 
+GANTRT_INLINE inline void write_bytes(const float* __restrict a, const float* __restrict b, float weight_a,
+                                      float weight_b, int count, uint8_t* __restrict out) {
+  for (int x = 0; x < count; ++x) out[x] = quantise(weight_a * a[x] + weight_b * b[x]);
+}
+
+// Makes frame rows [begin, end).
 GANTRT_INLINE inline void rows_to_frame(const PixelProblem& p, const Taps* rows, const Taps* columns,
                                         int begin, int end) {
-  const Frame& f = p.frame;
-  LineCache cache(p, columns);
-  const int planes = cache.planes(), width = f.width;
-  std::vector<float> sums(width);
-  std::vector<uint8_t> bytes(int64_t{3} * width);
+  Lines lines(p, columns);
+  const int values = p.frame.width * p.frame.channels;
+  std::vector<float> sums;
   for (int i = begin; i < end; ++i) {
     const Taps& t = rows[i];
-    for (int c = 0; c < planes; ++c) {
-      uint8_t* out = &bytes[int64_t{c} * width];
-      const float* first = cache.line(t.first, c);
-      if (t.first == t.last) {
-        for (int x = 0; x < width; ++x) out[x] = quantise(first[x]);
-        continue;
+    uint8_t* out = p.frame.data + i * p.frame.row;
+    const float* first = lines[t.first];
+    if (t.first == t.last) {
+      for (int x = 0; x < values; ++x) out[x] = quantise(first[x]);
+    } else if (t.last - t.first == 1) {
+      write_bytes(first, lines[t.last], t.first_weight, t.last_weight, values, out);
+    } else {
+      sums.assign(values, 0.0f);
+      for (int k = t.first; k <= t.last; ++k) {
+        const float* line = lines[k];
+        const float weight = k == t.first ? t.first_weight : k == t.last ? t.last_weight : t.inner_weight;
+        for (int x = 0; x < values; ++x) sums[x] += weight * line[x];
       }
-      if (t.last - t.first == 1) {
-        const float* last = cache.line(t.last, c);
-        for (int x = 0; x < width; ++x)
-          out[x] = quantise(t.first_weight * first[x] + t.last_weight * last[x]);
-        continue;
-      }
-      for (int x = 0; x < width; ++x) sums[x] = t.first_weight * first[x];
-      for (int k = t.first + 1; k <= t.last; ++k) {
-        const float* line = cache.line(k, c);
-        const float weight = k == t.last ? t.last_weight : t.inner_weight;
-        for (int x = 0; x < width; ++x) sums[x] += weight * line[x];
-      }
-      for (int x = 0; x < width; ++x) out[x] = quantise(sums[x]);
-    }
-    uint8_t* row = f.data + i * f.row;
-    if (f.channels == 1) {
-      std::memcpy(row, bytes.data(), width);
-      continue;
-    }
-    const uint8_t* red = bytes.data();
-    const uint8_t* green = planes == 3 ? red + width : red;
-    const uint8_t* blue = planes == 3 ? green + width : red;
-    if (f.red) std::swap(red, blue);
-    for (int x = 0; x < width; ++x) {
-      row[3 * x] = red[x];
-      row[3 * x + 1] = green[x];
-      row[3 * x + 2] = blue[x];
+      for (int x = 0; x < values; ++x) out[x] = quantise(sums[x]);
     }
   }
 }
