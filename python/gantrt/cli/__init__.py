@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_arguments(sub)
         sub.add_argument("-v", "--verbose", action="count", default=0, help="more detail; with an error, its traceback")
         sub.add_argument("-q", "--quiet", action="store_true", help="errors only")
-        sub.set_defaults(run=module.run, command=command)
+        sub.set_defaults(_run=module.run)
     return parser
 
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _log_to_stderr(args.verbose, args.quiet)
     try:
-        return int(args.run(args) or 0)
+        return int(args._run(args) or 0)
     except GantrtError as error:
         log.debug("traceback", exc_info=True)
         log.error("%s", error)
