@@ -1,0 +1,102 @@
+"""Does an engine make the pictures that torch makes? Each runtime that is here is asked."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gantrt.engine_file import inlined
+from gantrt.errors import BuildFailed
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Run = Callable[[Array], Array]
+
+_BEST_DB = 200.0  # what two equal pictures are given, so that JSON can hold it
+_PEAK = 2.0  # of the range [-1, 1]
+
+# What an engine must reach. fp32: a grey level is 8e-3, a wrong operation makes 1e-2 and more, the order of summation
+# at full size up to 6e-5, and 2.2e-4 behind U-GAT-IT's sum of a million products.
+# Half precision: full-size networks with random weights reach 62 dB (fp16) and 45 dB (bf16).
+WORST_FP32 = 5e-4
+LEAST_DB = {"fp16": 50.0, "bf16": 35.0}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far one runtime's pictures are from torch's."""
+
+    runtime: str
+    max_abs: float
+    psnr_db: float
+
+    def fault(self, precision: str) -> str | None:
+        """Why an engine of this precision may not be released; None if it may."""
+        if precision == "fp32":
+            return (
+                None if self.max_abs <= WORST_FP32 else f"off by {self.max_abs:.1e}, at most {WORST_FP32:.0e} allowed"
+            )
+        least = LEAST_DB[precision]
+        return None if self.psnr_db >= least else f"{self.psnr_db:.1f} dB, at least {least:.0f} dB needed"
+
+
+def measure(path: Path, precision: str, pairs: Sequence[tuple[Array, Array]]) -> tuple[list[Parity], dict[str, str]]:
+    """The parity of each runtime on (input, torch's output) pairs, each (N, C, H, W); and who was left out, and why.
+
+    Raises BuildFailed if there is no runtime to ask.
+    """
+    measured, skipped = [], {}
+    for runtime, (library, open_engine) in _RUNTIMES.items():
+        if importlib.util.find_spec(library) is None:
+            skipped[runtime] = "not installed"
+        elif runtime == "onnxruntime" and precision == "bf16":
+            skipped[runtime] = "has no bfloat16 convolution on a CPU"
+        else:
+            measured.append(_compare(runtime, open_engine(path, precision), pairs))
+    if not measured:
+        reasons = "; ".join(f"{runtime} {reason}" for runtime, reason in skipped.items())
+        raise BuildFailed(
+            f"export: nothing here can run the engine to check it ({reasons}); pip install 'gantrt[train]'"
+        )
+    return measured, skipped
+
+
+def _compare(runtime: str, run: Run, pairs: Sequence[tuple[Array, Array]]) -> Parity:
+    worst, squares, count = 0.0, 0.0, 0
+    for given, wanted in pairs:
+        difference = np.abs(run(given).astype(np.float64) - wanted)
+        worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else math.inf)
+        squares += float(np.square(difference).sum())
+        count += difference.size
+    mean = squares / count
+    psnr = min(_BEST_DB, 10 * math.log10(_PEAK**2 / mean)) if mean > 0 else _BEST_DB
+    return Parity(runtime, worst, psnr if math.isfinite(worst) else 0.0)
+
+
+def _onnxruntime(path: Path, precision: str) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"input": x})[0]
+
+
+def _openvino(path: Path, precision: str) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    hint = "bf16" if precision == "bf16" else "f32"  # left to itself it may compute an fp32 engine in less
+    compiled: Any = core.compile_model(core.read_model(inlined(path)), "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    return lambda x: compiled(x)[0]
+
+
+_RUNTIMES: dict[str, tuple[str, Callable[[Path, str], Run]]] = {
+    "onnxruntime": ("onnxruntime", _onnxruntime),
+    "openvino": ("openvino", _openvino),
+}
