@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -65,7 +66,7 @@ def test_a_fault_names_the_file_and_leaves_nothing(
         bad = write(tmp_path / "in" / "train" / "5.bmp", picture(0))
     assert split(tmp_path / "in", "-o", tmp_path / "out") == 5
     assert str(bad) in capsys.readouterr().err
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_existing_folders_are_replaced_only_when_asked(tmp_path: Path) -> None:
@@ -76,6 +77,14 @@ def test_existing_folders_are_replaced_only_when_asked(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "trainA").iterdir())) == 2
     assert split(tmp_path / "in", "-o", tmp_path / "out", "--overwrite") == 0
     assert [path.name for path in (tmp_path / "out" / "trainA").iterdir()] == ["1.png"]
+
+
+def test_it_needs_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "gantrt_training"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    make_pairs(tmp_path / "in", train=1, test=0)
+    assert split(tmp_path / "in", "-o", tmp_path / "out") == 0
 
 
 def test_no_pictures_is_unreadable_input(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -50,6 +51,9 @@ def split(
                 Path(draft, target.name).rename(target)
     except OSError as error:
         raise GantrtError(f"split: {output} cannot be written ({error.strerror or error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            output.rmdir()  # an empty folder, where nothing came of it
     return {part: len(pictures) for part, pictures in found.items() if pictures}
 
 

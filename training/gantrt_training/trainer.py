@@ -29,6 +29,7 @@ from .recipe import Recipe
 from .samples import SampleSheet
 
 log = logging.getLogger("gantrt")
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what is trained where
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _CONTENTS = ("recipe.json", "log.jsonl", "tensorboard", "samples", checkpoint.FOLDER)  # of a RUN folder
@@ -260,6 +261,8 @@ def open_fabric(device: str, precision: str) -> Fabric:
         raise DeviceUnavailable(f"train: there is no {device}; CUDA devices here: {torch.cuda.device_count()}")
     if kind == "cpu" and precision == "fp16":
         raise UsageError("train: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    if kind == "cpu" and precision == "bf16":
+        log.warning("train: bf16 on a CPU is often slower than fp32: most have no fast bf16 convolutions for training")
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True  # batches have one shape
         torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
