@@ -185,6 +185,8 @@ def test_a_clip_into_a_folder_becomes_pictures(tmp_path: Path) -> None:
     for index in (0, 10):
         assert clips.index_of(255 - read_picture(tmp_path / "frames" / f"{index + 1:06}.png").image) == index
     assert translate(source, "-o", tmp_path / "frames") == 1
+    assert translate(source, "-o", f"{tmp_path}/frames.v2/") == 0
+    assert len(tree(tmp_path / "frames.v2")) == 11
 
 
 def test_pictures_become_a_clip(tmp_path: Path) -> None:
@@ -274,6 +276,7 @@ def test_existing_outputs_are_kept_without_overwrite(tmp_path: Path, output: str
         (["in.mp4", "-o", "out.png"], 2, "name a folder or a clip"),
         (["in.mp4", "in.png", "-o", "out.mp4"], 2, "name a folder"),
         (["in.mp4", "-o", "window:"], 2, "no such output"),
+        (["in.png", "-o", "-"], 2, "no such output"),
         (["in.mp4", "-o", "out.webm", "--codec", "h264"], 2, "cannot hold"),
         (["in.mp4", "-o", "in.png/out.mp4"], 1, "cannot be written"),
     ],

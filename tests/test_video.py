@@ -118,6 +118,8 @@ def test_times_that_repeat_or_go_back_are_made_to_increase(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotation_is_applied_to_the_pixels_and_the_tag_goes(tmp_path: Path, rotation: int) -> None:
+    if not hasattr(av.VideoStream, "set_display_rotation"):
+        pytest.skip("PyAV before 18 cannot write a rotated clip")
     height, width = clips.SIZE
     source = write_clip(tmp_path / "in.mp4", (0, 1), rotation=rotation, sar=Fraction(4, 3))
     seen = copy(source, tmp_path / "out.mp4")

@@ -175,8 +175,8 @@ class _Work:
             self._finish(*under_way.popleft())
 
     def _finish(self, job: Job, picture: Picture, translated: Future[Any]) -> None:
+        from ..video import NULL
         from ..video.images import write_picture
-        from ..video.plan import NULL
 
         with self._listed(job):
             image = translated.result()
@@ -190,10 +190,10 @@ class _Work:
         try:
             yield
         except (UnsupportedInput, UsageError) as error:
+            self.failures[str(job.inputs[0])] = str(error)
             if not self._several:
                 raise
             log.error("%s", error)
-            self.failures[str(job.inputs[0])] = str(error)
 
     @contextlib.contextmanager
     def _show(self, progress: Progress) -> Iterator[None]:

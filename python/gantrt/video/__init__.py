@@ -18,6 +18,7 @@ from ..errors import UnsupportedInput, UsageError
 
 VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}  # that we write
 
+NULL = "null:"  # the output that discards
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:(?!\\)")  # two letters at least: C:\ is a drive
 
 
@@ -125,15 +126,23 @@ def open_sink(spec: str | Path, like: FrameSource, options: SinkOptions | None =
 
     options = options or SinkOptions()
     path = Path(spec)
-    if str(spec) == "null:":
+    if spec == NULL:
         return NullSink()
-    if _SCHEME.match(str(spec)) or str(spec) == "-":
-        raise UsageError(f"{spec}: no such output; there are files, folders and null:")
-    if path.is_dir() or not path.suffix:
+    if is_folder(spec):
         return PictureFolder(path, options)
     if path.suffix.lower() not in VIDEO_FORMATS:
         raise UsageError(f"{spec}: a clip is written as {', '.join(VIDEO_FORMATS)}, or into a folder as pictures")
     return VideoSink(path, like, options)
+
+
+def is_folder(output: str | Path) -> bool:
+    """Whether an output is a folder: it is one already, ends in a slash, or has no suffix.
+
+    Raises UsageError for a `scheme:` we do not know, lest it become a folder of that name.
+    """
+    if _SCHEME.match(str(output)) or str(output) == "-":
+        raise UsageError(f"{output}: no such output; there are files, folders and {NULL}")
+    return Path(output).is_dir() or str(output).endswith("/") or not Path(output).suffix
 
 
 class NullSink:

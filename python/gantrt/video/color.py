@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from av import VideoFormat, VideoFrame
-from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 
 log = logging.getLogger("gantrt")
@@ -20,18 +19,10 @@ RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6
 LIMITED, FULL = 1, 2
 _HDR_TRANSFERS = (16, 18)  # PQ and HLG
 
-# H.273 matrix -> the name PyAV gives it. All others (YCgCo, constant luminance, ...) swscale does not know.
-_MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-}
-_EXACT = (
-    Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
+# H.273 matrix -> swscale's number for it. All others (YCgCo, constant luminance, ...) swscale does not know.
+_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+# SWS_BILINEAR, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT and SWS_FULL_CHR_H_INP of swscale.h; PyAV before 18 has no names.
+_EXACT = 0x2 | 0x40000 | 0x2000 | 0x4000
 
 
 @dataclass(frozen=True)

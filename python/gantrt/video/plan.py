@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import GantrtError, UnsupportedInput, UsageError
-from . import VIDEO_FORMATS
+from . import NULL, VIDEO_FORMATS, is_folder
 from .images import READ_SUFFIXES, SUFFIXES, natural_order, picture_format
 
-NULL = "null:"
 _CLIP_SUFFIXES = (*VIDEO_FORMATS, ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp")
 
 
@@ -21,13 +20,13 @@ class Job:
     """One thing to make."""
 
     inputs: tuple[Path, ...]  # one file; all the pictures where they become one clip
-    output: str | Path  # a file, a folder for the frames of a clip, or NULL
+    output: str | Path  # a file, a folder (ending in a slash) for the frames of a clip, or NULL
     still: bool  # picture to picture
 
     @property
     def makes_frames(self) -> bool:
         """Whether the output is a folder of pictures."""
-        return not self.still and self.output != NULL and Path(self.output).suffix.lower() not in VIDEO_FORMATS
+        return not self.still and str(self.output).endswith("/")
 
 
 def make_plan(inputs: Sequence[str], output: str) -> list[Job]:
@@ -42,7 +41,7 @@ def make_plan(inputs: Sequence[str], output: str) -> list[Job]:
     suffix = Path(output).suffix.lower()
     if output == NULL:
         return [Job((item.path,), NULL, still=item.is_picture and not item.is_gif) for item in items]
-    if Path(output).is_dir() or not suffix or output.endswith("/"):
+    if is_folder(output):
         return _into_folder(items, Path(output))
     if suffix in VIDEO_FORMATS:
         if len(items) == 1 and (not pictures or items[0].is_gif):
@@ -124,7 +123,7 @@ def _media_below(folder: Path, output: Path) -> list[Path]:
 
 def _into_folder(items: list[_Item], folder: Path) -> list[Job]:
     if len(items) == 1 and items[0].alone and not items[0].is_picture:
-        return [Job((items[0].path,), folder, still=False)]
+        return [Job((items[0].path,), f"{folder}/", still=False)]
     jobs = []
     for item in items:
         written = SUFFIXES if item.is_picture else tuple(VIDEO_FORMATS)

@@ -89,7 +89,7 @@ class Tracks:
             added = self._encoded[stream.index] = self._out.add_stream(encoder, rate=rate, layout=layout)
         added.metadata.update(copied_metadata(stream.metadata))
         if stream.type != "attachment":
-            added.disposition = stream.disposition
+            added.disposition = stream.disposition.value
 
     def _demux(self) -> Iterator[av.Packet]:
         streams = [self._in.streams[index] for index in (*self._copied, *self._encoded)]
