@@ -19,8 +19,7 @@ RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6
 LIMITED, FULL = 1, 2
 _HDR_TRANSFERS = (16, 18)  # PQ and HLG
 
-# H.273 matrix -> swscale's number for it. All others (YCgCo, constant luminance, ...) swscale does not know.
-_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+_MATRICES = (1, 4, 5, 6, 7, 9)  # that swscale knows; not YCgCo, constant luminance and the like
 # SWS_BILINEAR, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT and SWS_FULL_CHR_H_INP of swscale.h; PyAV before 18 has no names.
 _EXACT = 0x2 | 0x40000 | 0x2000 | 0x4000
 
@@ -66,8 +65,7 @@ def from_rgb(image: NDArray[np.uint8], colors: Colors, pix_fmt: str) -> VideoFra
     frame = VideoFrame.from_ndarray(image, format="rgb24")
     if VideoFormat(pix_fmt).is_rgb:
         return frame.reformat(format=pix_fmt, interpolation=_EXACT)
-    made = frame.reformat(
-        format=pix_fmt, dst_colorspace=_MATRICES[colors.matrix], dst_color_range=colors.range, interpolation=_EXACT
-    )
+    frame.colorspace = colors.matrix  # reformat hands it on, and converts by it
+    made = frame.reformat(format=pix_fmt, dst_color_range=colors.range, interpolation=_EXACT)
     made.colorspace, made.color_range = colors.matrix, colors.range
     return made
