@@ -93,6 +93,11 @@ std::array<int64_t, 4> norm_act_shape(const TensorView& x, const NormActOptions&
   if (size.n < 1 || size.c < 1 || size.h < 1 || size.w < 1)
     refuse("x must not be empty, got shape " + shape_of(x));
   checked_elements("x", shape_in(options.layout, size));
+  const bool on_cpu = x.device.type == DeviceType::kCpu;
+  if (x.dtype == DType::kUInt8 || (on_cpu && x.dtype != DType::kFloat32))
+    refuse(std::string("x must be float32") + (on_cpu ? "" : ", float16 or bfloat16") + ", got " +
+           name_of(x.dtype));
+  check_dense("x", x, x);
   if (!(options.eps > 0.0f) || !std::isfinite(options.eps))
     refuse("eps must be positive and finite, got " + std::to_string(options.eps));
   if (!std::isfinite(options.act.slope))
@@ -120,11 +125,6 @@ void norm_act(const NormActInputs& inputs, const NormActOptions& options, const 
   const TensorView& x = inputs.x;
   const std::array<int64_t, 4> expected = norm_act_shape(x, options);
   const Size size = size_of_picture(x, options.layout);
-  const bool on_cpu = x.device.type == DeviceType::kCpu;
-  if (x.dtype == DType::kUInt8 || (on_cpu && x.dtype != DType::kFloat32))
-    refuse(std::string("x must be float32") + (on_cpu ? "" : ", float16 or bfloat16") + ", got " +
-           name_of(x.dtype));
-  check_dense("x", x, x);
   check_shape("out", y, expected);
   check_dense("out", y, x);
   check_same_dtype("out", y, x);
@@ -167,7 +167,7 @@ void norm_act(const NormActInputs& inputs, const NormActOptions& options, const 
   problem.act = options.act;
   problem.layout = options.layout;
   problem.dtype = x.dtype;
-  if (on_cpu)
+  if (x.device.type == DeviceType::kCpu)
     norm_act_cpu(problem, threads);
   else
     norm_act_cuda(problem, workspace, stream);

@@ -109,8 +109,8 @@ void tensor_to_frame(const TensorView& tensor, const TensorView& frame, const Pi
   const char* who = "tensor_to_frame";
   check_together(who, frame, tensor, options);
   PixelProblem p{};
-  p.frame = frame_of(who, frame, options.color);
   p.planes = planes_of(who, tensor);
+  p.frame = frame_of(who, frame, options.color);
   if (p.frame.pixel != p.frame.channels)
     refuse(who, "the pixels of a frame's row must lie side by side to be written, got strides " +
                     strides_of(frame));
