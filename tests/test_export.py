@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from gantrt_training import checkpoint
 from gantrt_training import export as exporting
 from gantrt_training.export import Request, Source, export, export_generator, synthetic
 from gantrt_training.family import list_families, load_family
+from gantrt_training.parity import Parity
 from gantrt_training.recipe import Recipe
 from onnx import ModelProto, TensorProto
 from tiny_pictures import make_pairs, make_sides
@@ -320,3 +322,11 @@ def test_a_run_whose_pictures_are_gone_is_compared_on_made_up_ones(make_run, out
     with caplog.at_level("INFO", "gantrt"):
         assert export(run, out, Request(samples=1)).parity["samples"] == 1
     assert "made-up pictures" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("max_abs", "longest_sum", "released"),
+    [(1.9e-4, 0, True), (2.1e-4, 0, False), (2.1e-4, 1 << 20, True), (5.1e-4, 1 << 20, False), (math.inf, 0, False)],
+)
+def test_an_engine_too_far_from_torch_is_not_released(max_abs: float, longest_sum: int, released: bool) -> None:
+    assert (Parity("any", max_abs, 100.0).fault("fp32", longest_sum) is None) == released

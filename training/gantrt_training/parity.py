@@ -21,9 +21,11 @@ _BEST_DB = 200.0  # what two equal pictures are given, so that JSON can hold it
 _PEAK = 2.0  # of the range [-1, 1]
 
 # What an engine must reach. fp32: a grey level is 8e-3, a wrong operation makes 1e-2 and more, the order of summation
-# at full size up to 6e-5, and 2.2e-4 behind U-GAT-IT's sum of a million products.
+# at full size up to 6e-5. Behind the sum of a million products in full U-GAT-IT it makes 2.2e-4, and 8e-5 in torch.
 # Half precision: full-size networks with random weights reach 62 dB (fp16) and 45 dB (bf16).
-WORST_FP32 = 5e-4
+WORST_FP32 = 2e-4
+WORST_FP32_LONG_SUMS = 5e-4
+LONG_SUM = 1 << 18
 LEAST_DB = {"fp16": 50.0, "bf16": 35.0}
 
 
@@ -35,12 +37,14 @@ class Parity:
     max_abs: float
     psnr_db: float
 
-    def fault(self, precision: str) -> str | None:
-        """Why an engine of this precision may not be released; None if it may."""
+    def fault(self, precision: str, longest_sum: int = 0) -> str | None:
+        """Why an engine of this precision may not be released; None if it may.
+
+        longest_sum  inputs of the network's widest fully connected layer
+        """
         if precision == "fp32":
-            return (
-                None if self.max_abs <= WORST_FP32 else f"off by {self.max_abs:.1e}, at most {WORST_FP32:.0e} allowed"
-            )
+            worst = WORST_FP32 if longest_sum < LONG_SUM else WORST_FP32_LONG_SUMS
+            return None if self.max_abs <= worst else f"off by {self.max_abs:.1e}, at most {worst:.0e} allowed"
         least = LEAST_DB[precision]
         return None if self.psnr_db >= least else f"{self.psnr_db:.1f} dB, at least {least:.0f} dB needed"
 

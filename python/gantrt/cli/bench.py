@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-_NOT_SETTINGS = {"run", "command", "verbose", "quiet", "json", "plot", "export_times", "engine", "frame_size"}
+_NOT_SETTINGS = {"_run", "verbose", "quiet", "json", "plot", "export_times", "engine", "frame_size"}
 
 
 def _size(text: str) -> tuple[int, int]:
