@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,16 @@ def data_dir() -> Path:
     pytest.skip(
         "needs real data: set GANTRT_TEST_DATA to a folder with facades/, mnist/, selfie2anime/, videos/, images/"
     )
+
+
+@pytest.fixture(autouse=True)
+def _quiet_log() -> Iterator[None]:
+    """The log as a library has it, whatever commands earlier tests ran: these send it to a stderr that is gone."""
+    log = logging.getLogger("gantrt")
+    log.handlers.clear()
+    log.propagate, level = True, log.level
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture

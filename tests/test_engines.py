@@ -221,7 +221,6 @@ def test_missing_library_is_named_and_auto_says_once_what_it_took(
 ) -> None:
     path = write_pointwise(tmp_path / "p.onnx")
     monkeypatch.setattr(load_engine("openvino"), "missing", lambda: "openvino is not installed; pip install openvino")
-    monkeypatch.setattr(logging.getLogger("gantrt"), "propagate", True)
     engines._say_once.cache_clear()
     with pytest.raises(DeviceUnavailable, match="pip install openvino"):
         open_engine(path, FP32, "openvino")

@@ -172,7 +172,6 @@ def test_alpha_is_turned_with_its_picture(tmp_path: Path) -> None:
 
 def test_dropped_alpha_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "gantrt"):
-        logging.getLogger("gantrt").propagate = True
         write_picture(tmp_path / "out.jpg", Picture(noise(), noise()[..., 0]))
     assert "no transparency" in caplog.text
     assert read_picture(tmp_path / "out.jpg").alpha is None

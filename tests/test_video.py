@@ -27,7 +27,6 @@ MS = Fraction(1, 1000)
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    logging.getLogger("gantrt").propagate = True  # the command line turns it off
     with caplog.at_level(logging.DEBUG, "gantrt"):
         yield caplog
 
