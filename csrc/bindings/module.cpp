@@ -30,4 +30,5 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", &gantrt::default_threads,
         "Threads that threads=0 means: the CPUs this process may run on.");
   gantrt::register_kernels(m);
+  gantrt::register_launch(m);
 }

@@ -36,7 +36,9 @@ struct NormActInputs {
 // The shape of y. Throws std::invalid_argument where x or the options make no sense.
 std::array<int64_t, 4> norm_act_shape(const TensorView& x, const NormActOptions& options);
 
-// Bytes of device memory norm_act wants on CUDA; 0 on the CPU.
+// Bytes of device memory norm_act wants on CUDA; 0 on the CPU. At most kNormActWorkspacePerPlane for each of
+// the N x C planes, whatever their size: what a TensorRT plan reserves, on a machine that may have no CUDA.
+constexpr size_t kNormActWorkspacePerPlane = 64 * 12;
 size_t norm_act_workspace(const TensorView& x, const NormActOptions& options);
 
 // Fills y. On the CPU with up to `threads` threads (0: all), the same bits for any number of them, done on

@@ -26,6 +26,28 @@ def norm_act(
     threads: int = 0,
     stream: int | None = None,
 ) -> _Array: ...
+def norm_act_launch(
+    x: int,
+    *,
+    scale: int,
+    shift: int,
+    rho: int,
+    residual: int,
+    y: int,
+    shape: tuple[int, int, int, int],
+    per_sample: bool,
+    dtype: str,
+    layout: Literal["nchw", "nhwc"],
+    eps: float,
+    slope: float,
+    unbiased: bool,
+    pad: int,
+    rpad: int,
+    workspace: int,
+    workspace_bytes: int,
+    stream: int,
+) -> None: ...
+def norm_act_workspace_bound(n: int, c: int) -> int: ...
 def frame_to_tensor(
     frame: Any,
     out: Any = None,
