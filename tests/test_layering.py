@@ -31,7 +31,7 @@ def within(imported: str, package: str) -> bool:
 
 def violation(name: str, imported: str) -> str | None:
     """Why module `name` may not import `imported`; None if it may."""
-    root = imported.split(".")[0]
+    root = imported.partition(".")[0]
     if within(name, "gantrt_training"):
         used = imported.split(".")[1] if "." in imported else ""
         return (
