@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -78,11 +79,13 @@ void set_byte_stride(TensorView& view, const char* who, const char* what, int ax
   view.stride[axis] = bytes / item;
 }
 
-DType dtype_of(const char* who, const char* what, const std::string& kind_and_size, const std::string& name) {
-  if (kind_and_size == "f4") return DType::kFloat32;
-  if (kind_and_size == "f2") return DType::kFloat16;
-  if (kind_and_size == "u1") return DType::kUInt8;
-  refuse(who, what, "must be uint8, float16, bfloat16 or float32, got " + name);
+// From NumPy's letter for the kind of a dtype; `name` is what to call it in the refusal.
+template <class Name>
+DType dtype_of(const char* who, const char* what, char kind, int64_t bytes, const Name& name) {
+  if (kind == 'f' && bytes == 4) return DType::kFloat32;
+  if (kind == 'f' && bytes == 2) return DType::kFloat16;
+  if (kind == 'u' && bytes == 1) return DType::kUInt8;
+  refuse(who, what, "must be uint8, float16, bfloat16 or float32, got " + std::string(name()));
 }
 
 void check_data(const TensorView& view, const char* who, const char* what) {
@@ -101,8 +104,9 @@ Borrowed from_numpy(const py::array& array, const char* who, const char* what) {
   const py::dtype dtype = array.dtype();
   const char order = dtype.byteorder();
   if (order != '=' && order != '|' && order != '<') refuse(who, what, "must be in native byte order");
-  borrowed.view.dtype = dtype_of(who, what, dtype.kind() + std::to_string(dtype.itemsize()),
-                                 py::str(static_cast<const py::object&>(dtype)));
+  borrowed.view.dtype = dtype_of(who, what, dtype.kind(), dtype.itemsize(), [&]() -> std::string {
+    return py::str(static_cast<const py::object&>(dtype));
+  });
   std::vector<int64_t> shape(array.shape(), array.shape() + array.ndim());
   set_shape(borrowed.view, who, what, array.ndim(), shape.data());
   for (int axis = 0; axis < borrowed.view.rank; ++axis)
@@ -199,7 +203,9 @@ Borrowed from_cuda_array_interface(py::handle object, const char* who, const cha
   borrowed.view.device = {DeviceType::kCuda, cuda_device_of(borrowed.view.data)};
   borrowed.read_only = data[1].cast<bool>();
   const auto type = facts["typestr"].cast<std::string>();
-  borrowed.view.dtype = dtype_of(who, what, type.size() > 1 && type[0] != '>' ? type.substr(1) : type, type);
+  if (type.size() < 3 || type[0] == '>') refuse(who, what, "must be in native byte order, got " + type);
+  borrowed.view.dtype =
+      dtype_of(who, what, type[1], std::atoi(type.c_str() + 2), [&]() -> std::string { return type; });
   std::vector<int64_t> shape;
   for (py::handle extent : facts["shape"].cast<py::tuple>()) shape.push_back(extent.cast<int64_t>());
   set_shape(borrowed.view, who, what, static_cast<int64_t>(shape.size()), shape.data());

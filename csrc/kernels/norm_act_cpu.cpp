@@ -150,7 +150,7 @@ void norm_planes(const NormActProblem& p, int threads) {
   });
 }
 
-// Moments of channels [0, width), width < kLanes, of `count` pixels `stride` floats apart.
+// Moments of channels [0, width) of `count` pixels `stride` floats apart.
 GANTRT_INLINE inline void narrow_strip_moments(const float* x, int64_t count, int64_t stride, int width,
                                                Moments* out) {
   for (int c = 0; c < width; ++c) {
@@ -167,19 +167,26 @@ GANTRT_INLINE inline void narrow_strip_moments(const float* x, int64_t count, in
   }
 }
 
-// The same for kLanes channels at once.
-GANTRT_INLINE inline void strip_moments(const float* x, int64_t count, int64_t stride, Moments* out) {
-  Pack sum{}, square{};
-  for (int64_t i = 0; i < count; ++i) sum += load(x + i * stride);
-  const Pack anchor = sum / static_cast<float>(count);
-  sum = Pack{};
+// The same for 2 * kLanes channels at once: two sums do not wait for each other.
+GANTRT_INLINE inline void wide_strip_moments(const float* x, int64_t count, int64_t stride, Moments* out) {
+  Pack s0{}, s1{}, q0{}, q1{};
   for (int64_t i = 0; i < count; ++i) {
-    const Pack d = load(x + i * stride) - anchor;
-    sum += d;
-    square += d * d;
+    s0 += load(x + i * stride);
+    s1 += load(x + i * stride + kLanes);
   }
-  for (int c = 0; c < kLanes; ++c)
-    out[c] = moments_about(anchor[c], sum[c], square[c], static_cast<float>(count));
+  const Pack a0 = s0 / static_cast<float>(count), a1 = s1 / static_cast<float>(count);
+  s0 = s1 = Pack{};
+  for (int64_t i = 0; i < count; ++i) {
+    const Pack d0 = load(x + i * stride) - a0, d1 = load(x + i * stride + kLanes) - a1;
+    s0 += d0;
+    s1 += d1;
+    q0 += d0 * d0;
+    q1 += d1 * d1;
+  }
+  for (int c = 0; c < kLanes; ++c) {
+    out[c] = moments_about(a0[c], s0[c], q0[c], static_cast<float>(count));
+    out[c + kLanes] = moments_about(a1[c], s1[c], q1[c], static_cast<float>(count));
+  }
 }
 
 // Moments of every plane, [n * c], from tiles of pixels that stay in cache.
@@ -195,7 +202,8 @@ std::vector<Moments> pixel_moments(const NormActProblem& p, int threads) {
     Moments* out = &partial[task * channels];
     run_on_this_cpu([&]() GANTRT_INLINE {
       int64_t c = 0;
-      for (; c + kLanes <= channels; c += kLanes) strip_moments(from + c, count, channels, out + c);
+      for (; c + 2 * kLanes <= channels; c += 2 * kLanes)
+        wide_strip_moments(from + c, count, channels, out + c);
       narrow_strip_moments(from + c, count, channels, static_cast<int>(channels - c), out + c);
     });
   });

@@ -101,6 +101,72 @@ GANTRT_INLINE inline void filter_line1(const float* line, const Taps* columns, i
   }
 }
 
+// The same where nothing is left to filter.
+GANTRT_INLINE inline void split_line3(const float* __restrict line, int count, float scale, float offset,
+                                      float* __restrict a, float* __restrict b, float* __restrict c) {
+  for (int i = 0; i < count; ++i) {
+    a[i] = line[3 * i] * scale + offset;
+    b[i] = line[3 * i + 1] * scale + offset;
+    c[i] = line[3 * i + 2] * scale + offset;
+  }
+}
+
+// A strongly shrunk bilinear row touches few pixels: those at each tensor pixel's left and right are
+// collected first, from both rows, and then blended in contiguous loops.
+class SparseLine3 {
+ public:
+  GANTRT_INLINE static bool suits(const PixelProblem& p, int width) {
+    return p.columns == Filter::kBilinear && p.rows == Filter::kBilinear && p.frame.channels == 3 &&
+           p.frame.pixel == 3 && p.frame.width >= 2 * width;
+  }
+
+  GANTRT_INLINE SparseLine3(const Taps* columns, int width, int frame_width)
+      : width_(width), weights_(6 * width), offsets_(2 * width), bytes_(4 * pitch()) {
+    for (int i = 0; i < width; ++i) {
+      const Taps& t = columns[i];
+      std::fill_n(&weights_[3 * i], 3, t.first_weight);
+      std::fill_n(&weights_[3 * (width + i)], 3, t.last_weight);
+      offsets_[i] = 3 * t.first;
+      offsets_[width + i] = 3 * t.last;
+      if (t.last + 1 < frame_width) whole_ = i + 1;
+    }
+  }
+
+  GANTRT_INLINE void blend(const uint8_t* first, const uint8_t* last, const Taps& rows,
+                           float* __restrict out) {
+    collect(first, &bytes_[0], &bytes_[pitch()]);
+    collect(last, &bytes_[2 * pitch()], &bytes_[3 * pitch()]);
+    const uint8_t *a = &bytes_[0], *b = a + pitch(), *c = b + pitch(), *d = c + pitch();
+    const float *left = &weights_[0], *right = left + 3 * width_;
+    const float head = rows.first_weight, tail = rows.last_weight;
+    for (int i = 0; i < 3 * width_; ++i)
+      out[i] = left[i] * (head * static_cast<float>(a[i]) + tail * static_cast<float>(c[i])) +
+               right[i] * (head * static_cast<float>(b[i]) + tail * static_cast<float>(d[i]));
+  }
+
+ private:
+  GANTRT_INLINE int64_t pitch() const { return 3 * int64_t{width_} + kSlack; }
+
+  // Four bytes are copied at once where they are there: the next pixel overwrites the fourth.
+  GANTRT_INLINE void collect(const uint8_t* row, uint8_t* left, uint8_t* right) const {
+    const int *from = offsets_.data(), *to = from + width_;
+    for (int i = 0; i < whole_; ++i) {
+      std::memcpy(left + 3 * i, row + from[i], 4);
+      std::memcpy(right + 3 * i, row + to[i], 4);
+    }
+    for (int i = whole_; i < width_; ++i) {
+      std::memcpy(left + 3 * i, row + from[i], 3);
+      std::memcpy(right + 3 * i, row + to[i], 3);
+    }
+  }
+
+  int width_;
+  int whole_ = 0;  // tensor pixels whose fourth byte is there
+  std::vector<float> weights_;
+  std::vector<int> offsets_;  // bytes
+  std::vector<uint8_t> bytes_;
+};
+
 GANTRT_INLINE inline void mirror_columns(float* line, int count, int border) {
   for (int i = 1; i <= border; ++i) {
     line[-i] = line[i];
@@ -108,58 +174,87 @@ GANTRT_INLINE inline void mirror_columns(float* line, int count, int border) {
   }
 }
 
-// Makes tensor rows [begin, end), border not counted, and the mirrored rows that show them.
-GANTRT_INLINE inline void rows_to_tensor(const PixelProblem& p, const Taps* rows, const Taps* columns,
-                                         int begin, int end) {
-  const Frame& f = p.frame;
-  const Planes& t = p.planes;
-  const int height = t.height - 2 * p.border, width = t.width - 2 * p.border;
-  const int values = f.width * f.channels;
-  const bool dense = f.pixel == f.channels, to_gray = f.channels == 3 && t.channels == 1;
-  std::vector<float> line(values + kSlack), green(to_gray ? width : 0), blue(to_gray ? width : 0);
-  std::vector<uint8_t> gathered;
-  float* out = static_cast<float*>(t.data) + p.border * (t.row + 1);
-
-  for (int i = begin; i < end; ++i) {
-    const uint8_t* source = f.data + rows[i].first * f.row;
-    int64_t pitch = f.row;
-    if (!dense) {
-      const int count = rows[i].last - rows[i].first + 1;
-      gathered.resize(int64_t{count} * values);
-      for (int k = 0; k < count; ++k)
-        for (int x = 0; x < f.width; ++x)
-          for (int c = 0; c < f.channels; ++c)
-            gathered[(int64_t{k} * f.width + x) * f.channels + c] = source[k * f.row + x * f.pixel + c];
-      source = gathered.data();
-      pitch = values;
-    }
-    blend_bytes(source, pitch, rows[i], values, line.data());
-
-    float* first = out + i * t.row;
-    if (f.channels == 1) {
-      filter_line1(line.data(), columns, width, p.scale, p.offset, first);
-      for (int c = 1; c < t.channels; ++c) std::memcpy(first + c * t.plane, first, width * sizeof(float));
-    } else if (to_gray) {
-      float* red = f.red ? blue.data() : first;
-      float* last = f.red ? first : blue.data();
-      filter_line3(line.data(), columns, width, p.scale, p.offset, first, green.data(), blue.data());
-      for (int x = 0; x < width; ++x) first[x] = luma(red[x], green[x], last[x]);
-    } else {
-      filter_line3(line.data(), columns, width, p.scale, p.offset, first + f.red * t.plane, first + t.plane,
-                   first + (2 - f.red) * t.plane);
-    }
-
-    const size_t bytes = t.width * sizeof(float);
-    for (int c = 0; c < t.channels; ++c) {
-      float* done = first + c * t.plane;
-      mirror_columns(done, width, p.border);
-      if (i >= 1 && i <= p.border) std::memcpy(done - 2 * i * t.row - p.border, done - p.border, bytes);
-      const int below = height - 1 - i;
-      if (below >= 1 && below <= p.border)
-        std::memcpy(done + 2 * below * t.row - p.border, done - p.border, bytes);
-    }
+// Makes rows of the tensor, border included.
+class TensorRows {
+ public:
+  GANTRT_INLINE TensorRows(const PixelProblem& p, const Taps* rows, const Taps* columns)
+      : p_(p),
+        rows_(rows),
+        columns_(columns),
+        height_(p.planes.height - 2 * p.border),
+        width_(p.planes.width - 2 * p.border),
+        is_sparse_(SparseLine3::suits(p, width_)),
+        sparse_(columns, is_sparse_ ? width_ : 0, p.frame.width),
+        line_(int64_t{p.frame.width} * p.frame.channels + kSlack) {
+    if (p.frame.channels == 3 && p.planes.channels == 1) gray_.resize(2 * int64_t{width_});
   }
-}
+
+  // Row i, border not counted, and the mirrored rows that show it.
+  GANTRT_INLINE void make(int i) {
+    const Planes& t = p_.planes;
+    float* first = static_cast<float*>(t.data) + p_.border * (t.row + 1) + i * t.row;
+    if (is_sparse_) {
+      sparse_.blend(p_.frame.data + rows_[i].first * p_.frame.row,
+                    p_.frame.data + rows_[i].last * p_.frame.row, rows_[i], line_.data());
+    } else {
+      blend_rows(rows_[i]);
+    }
+    if (p_.frame.channels == 1) {
+      filter_line1(line_.data(), columns_, width_, p_.scale, p_.offset, first);
+      for (int c = 1; c < t.channels; ++c) std::memcpy(first + c * t.plane, first, width_ * sizeof(float));
+    } else if (t.channels == 1) {
+      float *green = gray_.data(), *last = green + width_;
+      to_planes(first, green, last);
+      const float *red = p_.frame.red ? last : first, *blue = p_.frame.red ? first : last;
+      for (int x = 0; x < width_; ++x) first[x] = luma(red[x], green[x], blue[x]);
+    } else {
+      to_planes(first + p_.frame.red * t.plane, first + t.plane, first + (2 - p_.frame.red) * t.plane);
+    }
+    for (int c = 0; c < t.channels; ++c) mirror(first + c * t.plane, i);
+  }
+
+ private:
+  // The frame's rows, blended into line_.
+  GANTRT_INLINE void blend_rows(const Taps& t) {
+    const Frame& f = p_.frame;
+    const uint8_t* first = f.data + t.first * f.row;
+    const int values = f.width * f.channels;
+    if (f.pixel == f.channels) return blend_bytes(first, f.row, t, values, line_.data());
+    const int count = t.last - t.first + 1;  // of a mirrored or thinned view: side by side first
+    gathered_.resize(int64_t{count} * values);
+    for (int k = 0; k < count; ++k)
+      for (int x = 0; x < f.width; ++x)
+        std::memcpy(&gathered_[(int64_t{k} * f.width + x) * f.channels], first + k * f.row + x * f.pixel,
+                    f.channels);
+    blend_bytes(gathered_.data(), values, t, values, line_.data());
+  }
+
+  // line_, whose pixels have three channels, into three lines of the tensor.
+  GANTRT_INLINE void to_planes(float* a, float* b, float* c) const {
+    if (is_sparse_ || width_ == p_.frame.width)
+      split_line3(line_.data(), width_, p_.scale, p_.offset, a, b, c);
+    else
+      filter_line3(line_.data(), columns_, width_, p_.scale, p_.offset, a, b, c);
+  }
+
+  GANTRT_INLINE void mirror(float* done, int i) const {
+    const int64_t row = p_.planes.row;
+    const size_t bytes = p_.planes.width * sizeof(float);
+    mirror_columns(done, width_, p_.border);
+    const int below = height_ - 1 - i;
+    if (i >= 1 && i <= p_.border) std::memcpy(done - 2 * i * row - p_.border, done - p_.border, bytes);
+    if (below >= 1 && below <= p_.border)
+      std::memcpy(done + 2 * below * row - p_.border, done - p_.border, bytes);
+  }
+
+  const PixelProblem& p_;
+  const Taps *rows_, *columns_;
+  int height_, width_;
+  bool is_sparse_;
+  SparseLine3 sparse_;
+  std::vector<float> line_, gray_;
+  std::vector<uint8_t> gathered_;
+};
 
 // Tensor rows as lines of frame pixels: interleaved, as wide as the frame, in 0..255 but not yet clamped. The
 // last two are kept, because consecutive frame rows share them.
@@ -171,13 +266,15 @@ class Lines {
         length_(int64_t{p.frame.width} * p.frame.channels + kSlack),
         lines_(2 * length_),
         row_(p.frame.channels == 3 ? 4 * p.planes.width : p.planes.width),
-        plane_(p.planes.width) {}
+        planes_(int64_t{p.planes.channels} * p.planes.width) {}
 
   GANTRT_INLINE const float* operator[](int row) {
     float* line = &lines_[(row & 1) * length_];
     if (held_[row & 1] != row) {
-      if (p_.frame.channels == 3) {
-        gather_pixels(row);
+      if (p_.frame.channels == 3 && p_.frame.width == p_.planes.width) {
+        gather_pixels(row, 3, line);
+      } else if (p_.frame.channels == 3) {
+        gather_pixels(row, 4, row_.data());
         widen_pixels(line);
       } else {
         gather_gray(row);
@@ -189,17 +286,31 @@ class Lines {
   }
 
  private:
-  // Row `row` as pixels of four floats, in the frame's order and units.
-  GANTRT_INLINE void gather_pixels(int row) {
+  // Row `row` as pixels `step` floats apart, in the frame's order and units.
+  GANTRT_INLINE void gather_pixels(int row, int step, float* out) {
     const Planes& t = p_.planes;
     const float* first = static_cast<const float*>(t.data) + row * t.row;
-    const int64_t plane = t.channels == 3 ? t.plane : 0;  // gray: the one plane three times
-    const float* sources[3] = {first + p_.frame.red * plane, first + plane,
-                               first + (2 - p_.frame.red) * plane};
-    for (int c = 0; c < 3; ++c) {
-      const float* source = sources[c];
-      for (int x = 0; x < t.width; ++x) plane_[x] = bounded(source[x] * p_.scale + p_.offset);
-      for (int x = 0; x < t.width; ++x) row_[4 * x + c] = plane_[x];
+    for (int c = 0; c < t.channels; ++c) {
+      const float* source = first + c * t.plane;
+      float* to = &planes_[int64_t{c} * t.width];
+      for (int x = 0; x < t.width; ++x) to[x] = bounded(source[x] * p_.scale + p_.offset);
+    }
+    const int64_t plane = t.channels == 3 ? t.width : 0;  // gray: the one plane three times
+    const float *a = &planes_[p_.frame.red * plane], *b = &planes_[plane],
+                *c = &planes_[(2 - p_.frame.red) * plane];
+    if (step == 3)
+      interleave<3>(a, b, c, t.width, out);
+    else
+      interleave<4>(a, b, c, t.width, out);
+  }
+
+  template <int kStep>
+  GANTRT_INLINE static void interleave(const float* __restrict a, const float* __restrict b,
+                                       const float* __restrict c, int count, float* __restrict out) {
+    for (int x = 0; x < count; ++x) {
+      out[kStep * x] = a[x];
+      out[kStep * x + 1] = b[x];
+      out[kStep * x + 2] = c[x];
     }
   }
 
@@ -243,7 +354,7 @@ class Lines {
   const PixelProblem& p_;
   const Taps* columns_;
   int64_t length_;
-  std::vector<float> lines_, row_, plane_;
+  std::vector<float> lines_, row_, planes_;
   int held_[2] = {-1, -1};
 };
 
@@ -289,7 +400,10 @@ void frame_to_tensor_cpu(const PixelProblem& p, int threads) {
   const int each = rows_per_task(height, worth);
   parallel_for((height + each - 1) / each, worth, [&](int64_t task) {
     const int begin = static_cast<int>(task) * each, end = std::min(begin + each, height);
-    run_on_this_cpu([&]() GANTRT_INLINE { rows_to_tensor(p, rows.data(), columns.data(), begin, end); });
+    run_on_this_cpu([&]() GANTRT_INLINE {
+      TensorRows tensor(p, rows.data(), columns.data());
+      for (int i = begin; i < end; ++i) tensor.make(i);
+    });
   });
 }
 
