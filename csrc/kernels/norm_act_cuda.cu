@@ -17,9 +17,9 @@ namespace {
 constexpr int kBlocksWanted = 256;  // enough for the largest GPUs at batch 1
 constexpr int kMostSplits = 64;     // a later block merges them all
 static_assert(kMostSplits * sizeof(Moments) <= kNormActWorkspacePerPlane);
-constexpr int kElements = 16;       // a thread holds in registers at once
-constexpr int kChannels = 32;       // of an NHWC chunk, at most
-constexpr int kPerThread = 4;       // vectors a thread of `apply` writes
+constexpr int kElements = 16;  // a thread holds in registers at once
+constexpr int kChannels = 32;  // of an NHWC chunk, at most
+constexpr int kPerThread = 4;  // vectors a thread of `apply` writes
 
 // How the pixels of a plane are split, by shape alone.
 struct Splits {
