@@ -112,7 +112,7 @@ GANTRT_INLINE inline void split_line3(const float* __restrict line, int count, f
 }
 
 // A strongly shrunk bilinear row touches few pixels: those at each tensor pixel's left and right are
-// collected first, from both rows, and then blended in contiguous loops.
+// collected first, from both rows, one in 32 bits, and then blended in contiguous loops.
 class SparseLine3 {
  public:
   GANTRT_INLINE static bool suits(const PixelProblem& p, int width) {
@@ -121,42 +121,56 @@ class SparseLine3 {
   }
 
   GANTRT_INLINE SparseLine3(const Taps* columns, int width, int frame_width)
-      : width_(width), weights_(6 * width), offsets_(2 * width), bytes_(4 * pitch()) {
+      : width_(width), weights_(2 * width), offsets_(2 * width), pixels_(4 * width) {
     for (int i = 0; i < width; ++i) {
       const Taps& t = columns[i];
-      std::fill_n(&weights_[3 * i], 3, t.first_weight);
-      std::fill_n(&weights_[3 * (width + i)], 3, t.last_weight);
+      weights_[i] = t.first_weight;
+      weights_[width + i] = t.last_weight;
       offsets_[i] = 3 * t.first;
       offsets_[width + i] = 3 * t.last;
       if (t.last + 1 < frame_width) whole_ = i + 1;
     }
   }
 
-  GANTRT_INLINE void blend(const uint8_t* first, const uint8_t* last, const Taps& rows,
-                           float* __restrict out) {
-    collect(first, &bytes_[0], &bytes_[pitch()]);
-    collect(last, &bytes_[2 * pitch()], &bytes_[3 * pitch()]);
-    const uint8_t *a = &bytes_[0], *b = a + pitch(), *c = b + pitch(), *d = c + pitch();
-    const float *left = &weights_[0], *right = left + 3 * width_;
-    const float head = rows.first_weight, tail = rows.last_weight;
-    for (int i = 0; i < 3 * width_; ++i)
-      out[i] = left[i] * (head * static_cast<float>(a[i]) + tail * static_cast<float>(c[i])) +
-               right[i] * (head * static_cast<float>(b[i]) + tail * static_cast<float>(d[i]));
+  // The rows at `first` and `last`, into one line of each plane.
+  GANTRT_INLINE void blend(const uint8_t* first, const uint8_t* last, const Taps& rows, float scale,
+                           float offset, float* a, float* b, float* c) {
+    collect(first, &pixels_[0]);
+    collect(last, &pixels_[2 * width_]);
+    blend_channel<0>(rows, scale, offset, a);
+    blend_channel<8>(rows, scale, offset, b);
+    blend_channel<16>(rows, scale, offset, c);
   }
 
  private:
-  GANTRT_INLINE int64_t pitch() const { return 3 * int64_t{width_} + kSlack; }
-
-  // Four bytes are copied at once where they are there: the next pixel overwrites the fourth.
-  GANTRT_INLINE void collect(const uint8_t* row, uint8_t* left, uint8_t* right) const {
-    const int *from = offsets_.data(), *to = from + width_;
+  // Left pixels, then right ones. Four bytes are read where they are there.
+  GANTRT_INLINE void collect(const uint8_t* row, uint32_t* out) const {
+    const int *left = offsets_.data(), *right = left + width_;
     for (int i = 0; i < whole_; ++i) {
-      std::memcpy(left + 3 * i, row + from[i], 4);
-      std::memcpy(right + 3 * i, row + to[i], 4);
+      std::memcpy(&out[i], row + left[i], 4);
+      std::memcpy(&out[width_ + i], row + right[i], 4);
     }
     for (int i = whole_; i < width_; ++i) {
-      std::memcpy(left + 3 * i, row + from[i], 3);
-      std::memcpy(right + 3 * i, row + to[i], 3);
+      std::memcpy(&out[i], row + left[i], 3);
+      std::memcpy(&out[width_ + i], row + right[i], 3);
+    }
+  }
+
+  template <int kShift>
+  GANTRT_INLINE static float channel(uint32_t pixel) {
+    return static_cast<float>(static_cast<int>(pixel >> kShift & 255u));
+  }
+
+  template <int kShift>
+  GANTRT_INLINE void blend_channel(const Taps& rows, float scale, float offset, float* __restrict out) const {
+    const uint32_t *a = &pixels_[0], *b = a + width_, *c = b + width_, *d = c + width_;
+    const float *left = &weights_[0], *right = left + width_;
+    const float head = rows.first_weight, tail = rows.last_weight;
+    const int count = width_;
+    for (int i = 0; i < count; ++i) {
+      const float at_left = head * channel<kShift>(a[i]) + tail * channel<kShift>(c[i]);
+      const float at_right = head * channel<kShift>(b[i]) + tail * channel<kShift>(d[i]);
+      out[i] = (left[i] * at_left + right[i] * at_right) * scale + offset;
     }
   }
 
@@ -164,7 +178,7 @@ class SparseLine3 {
   int whole_ = 0;  // tensor pixels whose fourth byte is there
   std::vector<float> weights_;
   std::vector<int> offsets_;  // bytes
-  std::vector<uint8_t> bytes_;
+  std::vector<uint32_t> pixels_;
 };
 
 GANTRT_INLINE inline void mirror_columns(float* line, int count, int border) {
@@ -193,12 +207,8 @@ class TensorRows {
   GANTRT_INLINE void make(int i) {
     const Planes& t = p_.planes;
     float* first = static_cast<float*>(t.data) + p_.border * (t.row + 1) + i * t.row;
-    if (is_sparse_) {
-      sparse_.blend(p_.frame.data + rows_[i].first * p_.frame.row,
-                    p_.frame.data + rows_[i].last * p_.frame.row, rows_[i], line_.data());
-    } else {
-      blend_rows(rows_[i]);
-    }
+    row_ = rows_[i];
+    if (!is_sparse_) blend_rows(row_);
     if (p_.frame.channels == 1) {
       filter_line1(line_.data(), columns_, width_, p_.scale, p_.offset, first);
       for (int c = 1; c < t.channels; ++c) std::memcpy(first + c * t.plane, first, width_ * sizeof(float));
@@ -229,9 +239,13 @@ class TensorRows {
     blend_bytes(gathered_.data(), values, t, values, line_.data());
   }
 
-  // line_, whose pixels have three channels, into three lines of the tensor.
-  GANTRT_INLINE void to_planes(float* a, float* b, float* c) const {
-    if (is_sparse_ || width_ == p_.frame.width)
+  // The row's three channels, into three lines of the tensor.
+  GANTRT_INLINE void to_planes(float* a, float* b, float* c) {
+    const Frame& f = p_.frame;
+    if (is_sparse_)
+      sparse_.blend(f.data + row_.first * f.row, f.data + row_.last * f.row, row_, p_.scale, p_.offset, a, b,
+                    c);
+    else if (width_ == f.width)
       split_line3(line_.data(), width_, p_.scale, p_.offset, a, b, c);
     else
       filter_line3(line_.data(), columns_, width_, p_.scale, p_.offset, a, b, c);
@@ -249,6 +263,7 @@ class TensorRows {
 
   const PixelProblem& p_;
   const Taps *rows_, *columns_;
+  Taps row_{};  // of the row being made
   int height_, width_;
   bool is_sparse_;
   SparseLine3 sparse_;
