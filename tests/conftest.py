@@ -43,14 +43,14 @@ def tiny_families(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "__path__", [*families.__path__, str(Path(__file__).parent / "tiny_families")])
 
 
-def _has_cuda_device() -> bool:
+def has_cuda_device() -> bool:
     smi = shutil.which("nvidia-smi")
     return smi is not None and subprocess.run([smi, "-L"], capture_output=True, check=False).returncode == 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A `needs_cuda` test skips without a GPU, unless GANTRT_REQUIRE=cuda says that there must be one."""
-    if os.environ.get("GANTRT_REQUIRE") == "cuda" or _has_cuda_device():
+    if os.environ.get("GANTRT_REQUIRE") == "cuda" or has_cuda_device():
         return
     skip = pytest.mark.skip(reason="needs an NVIDIA GPU")
     for item in items:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from conftest import has_cuda_device
 from gantrt import DeviceUnavailable, _core, norm_act
 from gantrt_training.nets.norm import norm_act as norm_act_of_torch
 from numpy.typing import NDArray
@@ -425,6 +426,12 @@ def test_cuda_arrays_without_cuda_name_the_cause() -> None:
         norm_act(FakeCuda(GOOD), out=FakeCuda(np.empty_like(GOOD)))
     with pytest.raises(ValueError, match="give one as out="):
         norm_act(FakeCuda(GOOD))
+
+
+@pytest.mark.skipif(not _core.cuda_built() or has_cuda_device(), reason="needs the CUDA kernels, and no GPU")
+def test_cuda_arrays_without_a_gpu_name_the_cause() -> None:
+    with pytest.raises(DeviceUnavailable, match="CUDA says"):
+        norm_act(FakeCuda(GOOD), out=FakeCuda(np.empty_like(GOOD)))
 
 
 def test_build_facts() -> None:

@@ -200,7 +200,6 @@ Borrowed from_cuda_array_interface(py::handle object, const char* who, const cha
   borrowed.object = py::reinterpret_borrow<py::object>(object);
   const auto data = facts["data"].cast<py::tuple>();
   borrowed.view.data = reinterpret_cast<void*>(data[0].cast<uintptr_t>());
-  borrowed.view.device = {DeviceType::kCuda, cuda_device_of(borrowed.view.data)};
   borrowed.read_only = data[1].cast<bool>();
   const auto type = facts["typestr"].cast<std::string>();
   if (type.size() < 3 || type[0] == '>') refuse(who, what, "must be in native byte order, got " + type);
@@ -217,6 +216,7 @@ Borrowed from_cuda_array_interface(py::handle object, const char* who, const cha
     for (int axis = 0; axis < borrowed.view.rank; ++axis)
       set_byte_stride(borrowed.view, who, what, axis, strides[axis].cast<int64_t>());
   }
+  borrowed.view.device = {DeviceType::kCuda, cuda_device_of(borrowed.view.data)};
   return borrowed;
 }
 

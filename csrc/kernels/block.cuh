@@ -15,8 +15,11 @@ constexpr int kWarp = 32;
 constexpr int kWarps = kThreads / kWarp;
 
 inline void check(cudaError_t error, const char* who) {
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string(who) + ": CUDA says " + cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  const std::string text = std::string(who) + ": CUDA says " + cudaGetErrorString(error);
+  if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver)
+    throw DeviceUnavailable(text + "; pass arrays that lie on the CPU");
+  throw std::runtime_error(text);
 }
 
 template <class... Parameters, class... Arguments>
