@@ -41,7 +41,8 @@ class CycleGANConfig:
     n_downs: int = 2  # halvings before them
     norm: PlainNorm = "instance"  # instance or batch
     dropout: float = 0.0  # within the residual blocks
-    upsample: Upsample = "transpose"  # resize: nearest neighbour and a convolution, free of checkerboards
+    upsample: Upsample = "transpose"  # resize: nearest neighbour and a convolution, free of checkerboards; bilinear
+    antialias: bool = False  # blur where pictures are halved; with upsample=bilinear the generator of CUT
     ndf: int = 64  # width of the discriminators
     d_layers: int = 3  # 3: they judge patches of 70 pixels; 0: single pixels
     gan: Gan = "lsgan"  # bce or lsgan
@@ -147,6 +148,7 @@ def _generator(config: CycleGANConfig, in_channels: int, out_channels: int) -> R
         norm=config.norm,
         dropout=config.dropout,
         upsample=config.upsample,
+        antialias=config.antialias,
     )
 
 

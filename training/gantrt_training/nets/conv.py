@@ -31,3 +31,28 @@ class ResizeConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(reflect(F.interpolate(x, scale_factor=2.0, mode="nearest"), 1))
+
+
+class BilinearConv2d(nn.Conv2d):
+    """Bilinear to twice the size, then a 3x3 convolution: the doubling of CUT (Park et al. 2020, arXiv:2007.15651)."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="bilinear"))
+
+
+class BlurDown(ConvNorm):
+    """A convolution whose result, padded by its norm, is blurred by 1-2-1 and halved (Zhang 2019, arXiv:1904.11486).
+
+    pad  how wide the halved result is reflect-padded
+    """
+
+    def __init__(self, conv: nn.Module, norm: NormAct, *, pad: int) -> None:
+        super().__init__(conv, norm)
+        self.pad = pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.avg_pool2d(F.avg_pool2d(super().forward(x), 2, stride=1), 2)  # 1-1 twice is 1-2-1
+        return reflect(y, self.pad) if self.pad else y

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import ConvNorm, ResizeConv2d, reflect
+from .conv import BilinearConv2d, BlurDown, ConvNorm, ResizeConv2d, reflect
 from .norm import NormAct
 
 PlainNorm = Literal["instance", "batch"]
-Upsample = Literal["transpose", "resize"]
+Upsample = Literal["transpose", "resize", "bilinear"]
 
 
 class ResidualBlock(nn.Module):
@@ -43,6 +43,8 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """(N, in_channels, H, W) → (N, out_channels, H, W) in [-1, 1]; H and W multiples of 2^n_downs.
 
+    upsample   transpose, as the paper; resize: nearest neighbour and a convolution; bilinear: CUT's
+    antialias  blur where pictures are halved, as CUT does
     Convolutions in front of InstanceNorm keep their (void) biases, as in the reference implementation.
     Keys: stem.{conv,norm}, down.{i}.{conv,norm}, blocks.{i}.{conv1,norm1,conv2,norm2}, up.{i}.{conv,norm}, head.
     """
@@ -58,22 +60,26 @@ class ResNet(nn.Module):
         norm: PlainNorm = "instance",
         dropout: float = 0.0,
         upsample: Upsample = "transpose",
+        antialias: bool = False,
     ) -> None:
         super().__init__()
         bias = norm == "instance"
         widths = [ngf * 2**level for level in range(n_downs + 1)]
 
         def down(level: int) -> ConvNorm:
-            conv = nn.Conv2d(widths[level], widths[level + 1], 3, stride=2, padding=1, bias=bias)
-            return ConvNorm(conv, NormAct(widths[level + 1], norm, pad=int(level == n_downs - 1)))
+            narrow, wide, pad = widths[level], widths[level + 1], int(level == n_downs - 1)
+            conv = nn.Conv2d(narrow, wide, 3, stride=1 if antialias else 2, padding=1, bias=bias)
+            if antialias:
+                return BlurDown(conv, NormAct(wide, norm, pad=1), pad=pad)
+            return ConvNorm(conv, NormAct(wide, norm, pad=pad))
 
         def up(level: int) -> ConvNorm:
             wide, narrow = widths[level + 1], widths[level]
-            conv: nn.Module = (
-                nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=1, output_padding=1, bias=bias)
-                if upsample == "transpose"
-                else ResizeConv2d(wide, narrow, bias)
-            )
+            conv: nn.Module
+            if upsample == "transpose":
+                conv = nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=1, output_padding=1, bias=bias)
+            else:
+                conv = (ResizeConv2d if upsample == "resize" else BilinearConv2d)(wide, narrow, bias)
             return ConvNorm(conv, NormAct(narrow, norm, pad=0 if level else 3))
 
         def block(index: int) -> ResidualBlock:
