@@ -80,7 +80,7 @@ def load_run(path: str | Path) -> Checkpoint:
     family, config = _family_and_config(description, path)
     nets = load_weights(path, description, _build(family, config, path))
     nets.eval().requires_grad_(False)
-    return Checkpoint(family, config, nets, description.step, path, _sha256(path), description)
+    return Checkpoint(family, config, nets, description.step, path, sha256(path), description)
 
 
 def describe(family: Family, preset: str, config: Any, nets: nn.ModuleDict, **rest: Any) -> Description:
@@ -204,7 +204,8 @@ def _build(family: Family, config: Any, path: Path) -> nn.ModuleDict:
         raise EngineMismatch(f"{path}: was made by another gantrt ({error})") from error
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of the content of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

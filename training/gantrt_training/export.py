@@ -372,6 +372,9 @@ def _pictures_of_run(run: Path, source: Source) -> Pictures | None:
     if not (run / "recipe.json").is_file():
         return None
     recipe = Recipe.load(run / "recipe.json")
+    if not recipe.data:  # an import
+        log.info("export: an imported run has no pictures; comparing with torch on made-up ones")
+        return None
     channels = (source.config.channels_a, source.config.channels_b)
     try:
         data = Data(Path(recipe.data), channels, recipe.preparation(), paired=False, swap=recipe.swap)
