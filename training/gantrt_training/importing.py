@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gantrt.errors import EngineMismatch, GantrtError, UsageError
+from gantrt.errors import EngineCorrupt, EngineMismatch, GantrtError, UnsupportedInput, UsageError
 from torch import nn
 
 from . import checkpoint
@@ -96,6 +97,7 @@ def _find(files: list[Path], request: Request) -> tuple[list[Found], list[str]]:
     found: list[Found] = []
     left_out: list[str] = []
     for file in files:
+        _refuse_our_own(file)
         groups = _asked(file, dict(_prefix_groups(read_networks(file))), request.network)
         here: list[Found] = []
         for name, tensors in groups.items():
@@ -105,12 +107,13 @@ def _find(files: list[Path], request: Request) -> tuple[list[Found], list[str]]:
         if not here:
             raise EngineMismatch(f"{file}: {_why_nothing(groups)}")
         found += here
-    twice = next((each for i, each in enumerate(found) if each.ours in {other.ours for other in found[:i]}), None)
-    if twice:
-        raise UsageError(
-            f"import: several networks would be {twice.ours}, one of them {twice.theirs}; choose with --network"
-        )
     return found, left_out
+
+
+def _refuse_our_own(file: Path) -> None:
+    with contextlib.suppress(EngineCorrupt, UnsupportedInput):
+        checkpoint.read_description(file)
+        raise UsageError(f"import: {file} is a checkpoint of gantrt; `gantrt export` takes it as it is")
 
 
 def _prefix_groups(groups: Mapping[str, Tensors]) -> Iterator[tuple[str, Tensors]]:
@@ -207,6 +210,12 @@ def _generators(found: list[Found], request: Request) -> list[Found]:
                 f"import: {generators[0].theirs} is a generator as {families[0]} has it here, not {request.family}; "
                 "leave out --family"
             )
+    names = [each.ours for each in found]
+    twice = next((each for each in found if names.count(each.ours) > 1), None)
+    if twice:
+        raise UsageError(
+            f"import: several networks would be {twice.ours}, one of them {twice.theirs}; choose one file, or --network"
+        )
     return generators
 
 

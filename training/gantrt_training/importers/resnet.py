@@ -15,7 +15,7 @@ from torch import Tensor
 from ..foreign import Tensors
 from ..layout import Network, Unlike, rename, untracked
 
-CODE_BASE = "pytorch-CycleGAN-and-pix2pix"
+CODE_BASE = "pytorch-CycleGAN-and-pix2pix or CUT"  # without the blurs, one cannot tell
 NAMES = {"G": "g_ab", "netG": "g_ab", "G_A": "g_ab", "netG_A": "g_ab", "G_B": "g_ba", "netG_B": "g_ba"}
 
 _DOWNS = 2

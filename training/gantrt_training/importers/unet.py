@@ -10,7 +10,7 @@ from ..foreign import Tensors
 from ..layout import Network, Unlike, rename, untracked
 
 CODE_BASE = "pytorch-CycleGAN-and-pix2pix"
-NAMES = {"G": "g_ab", "netG": "g_ab", "G_A": "g_ab"}  # of our families only pix2pix, which goes one way, has a U-Net
+NAMES = {"G": "g_ab", "netG": "g_ab", "G_A": "g_ab", "G_B": "g_ab"}  # only pix2pix has a U-Net, and it goes one way
 
 
 def recognise(tensors: Tensors) -> Network | None:
