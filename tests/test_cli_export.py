@@ -59,7 +59,8 @@ def test_json_is_the_manifest(run, out, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["-o", "engine.plan"], 4, "no TensorRT plans; give -o"),
+        (["-o", "engine.plan", "--dynamic"], 2, "MIN:OPT:MAX"),
+        (["-o", "engine.onnx", "--no-plugins"], 2, "--no-plugins is for a plan"),
         (["-o", "engine.pt"], 2, "ends in .onnx"),
         (["-o", "engine.onnx", "--size", "18x16"], 2, "multiples of 4"),
         (["-o", "engine.onnx", "--calibration", "."], 2, "--calibration"),

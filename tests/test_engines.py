@@ -237,6 +237,6 @@ def test_a_file_without_manifest_takes_its_range_from_the_caller(tmp_path: Path)
         open_engine(write_pointwise(tmp_path / "full.onnx"), FP32, value_range=(0.0, 1.0))
 
 
-def test_a_plan_without_tensorrt_is_a_missing_backend(tmp_path: Path) -> None:
-    with pytest.raises(DeviceUnavailable, match="TensorRT"):
+def test_what_is_called_a_plan_and_is_none_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(EngineCorrupt, match="not a TensorRT plan"):
         open_engine(not_an_engine(tmp_path / "net.plan"), Options("auto"))

@@ -1,6 +1,7 @@
 """The engine file: one .onnx that carries its weights, its manifest, and the definition of our op.
 
 Nothing of it lies beside the file, and any ONNX Runtime can run it: gantrt::NormAct is a model-local function.
+The .plan compiled from it carries the manifest, too (plan_file.py).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .atomic import atomic_path
-from .errors import BuildFailed, DeviceUnavailable, EngineCorrupt, EngineMismatch, GantrtError
+from .errors import BuildFailed, EngineCorrupt, EngineMismatch, GantrtError, UsageError
 from .manifest import KEY, InputSpec, Manifest
 from .norm_act_bodies import DOMAIN, attach_bodies, norm_act_nodes
+from .plan_file import PLAN_SUFFIX, read_plan_manifest
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -37,14 +39,14 @@ _ASSUMED_MULTIPLE = 4  # what generators with two halvings need, and harmless to
 
 
 def read_manifest(path: str | Path) -> Manifest | None:
-    """The manifest of an engine file; None for a sound .onnx that has none.
+    """The manifest of an engine file, .onnx or .plan; None for a sound one that has none.
 
-    Only the outermost fields are read, not the weights: a 1 GB engine takes as long as a small one.
-    Raises EngineCorrupt if the file is missing, damaged or no engine, EngineMismatch if a newer gantrt wrote it,
-    DeviceUnavailable for a TensorRT plan.
+    Of an .onnx only the outermost fields are read, not the weights: a 1 GB engine takes as long as a small one.
+    Raises EngineCorrupt if the file is missing, damaged or no engine, EngineMismatch if a newer gantrt wrote it.
     """
     path = Path(path)
-    _refuse_plan(path)
+    if path.suffix.lower() == PLAN_SUFFIX:
+        return read_plan_manifest(path)
     try:
         with path.open("rb") as file:
             text = _metadata(file).get(KEY)
@@ -66,8 +68,11 @@ def guess_manifest(
     """What can be told of a file without manifest from its one input, which must be float32, NCHW, of 1 or 3 channels.
 
     Its value range and the order of its colours are the caller's to know.
+    Of a .plan only its runtime can tell the size: what is said of it here is a guess.
     Raises EngineMismatch, naming what the file takes, if it is no such network.
     """
+    if Path(path).suffix.lower() == PLAN_SUFFIX:
+        return Manifest(range=range, color=color, norm_mode="none")
     model = load_model(path)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -94,12 +99,13 @@ def guess_manifest(
 
 
 def load_model(path: str | Path) -> ModelProto:
-    """The whole file, weights and all. Raises EngineCorrupt or DeviceUnavailable as `read_manifest` does."""
+    """The whole .onnx, weights and all. Raises EngineCorrupt as `read_manifest` does, UsageError for a .plan."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     path = Path(path)
-    _refuse_plan(path)
+    if path.suffix.lower() == PLAN_SUFFIX:
+        raise UsageError(f"{path}: a plan is compiled, and holds no graph; give the .onnx it was built from")
     try:
         model = onnx.load(path)
     except OSError as error:
@@ -191,11 +197,6 @@ def _type_of(value: ValueInfoProto) -> tuple[str, list[int]]:
 
     tensor = value.type.tensor_type
     return onnx.TensorProto.DataType.Name(tensor.elem_type), [dim.dim_value for dim in tensor.shape.dim]
-
-
-def _refuse_plan(path: Path) -> None:
-    if path.suffix == ".plan" and path.exists():
-        raise DeviceUnavailable(f"{path}: this gantrt has no TensorRT support; use the .onnx it was built from")
 
 
 def _unreadable(path: Path, error: OSError) -> str:

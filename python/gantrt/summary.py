@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .engine_file import load_model, read_manifest, weight_bytes
 from .errors import EngineCorrupt
 from .manifest import KEY
+from .plan_file import PLAN_SUFFIX
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -21,7 +22,7 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 
 
 def summary(path: str | Path) -> dict[str, Any]:
-    """What `path` is, as JSON would say it; `kind` is "engine", "checkpoint" or "run".
+    """What `path` is, as JSON would say it; `kind` is "engine", "plan", "checkpoint" or "run".
 
     Raises EngineCorrupt if it is none of these, or damaged.
     """
@@ -30,7 +31,19 @@ def summary(path: str | Path) -> dict[str, Any]:
         return _run(path)
     if path.suffix == ".safetensors":
         return _checkpoint(path)
+    if path.suffix.lower() == PLAN_SUFFIX:
+        return _plan(path)
     return _engine(path)
+
+
+def _plan(path: Path) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    return {
+        "kind": "plan",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "manifest": dataclasses.asdict(manifest) if manifest else None,
+    }
 
 
 def _engine(path: Path) -> dict[str, Any]:

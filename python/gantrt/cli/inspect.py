@@ -34,14 +34,7 @@ def run(args: argparse.Namespace) -> int:
 def _engine(found: dict[str, Any]) -> Iterator[Line]:
     manifest = found["manifest"]
     yield "engine", f"{found['path']}, {_megabytes(found['bytes'])}"
-    if manifest is None:
-        yield "manifest", "none; a caller must know its range and colours"
-    else:
-        low, high = manifest["range"]
-        yield "family", f"{manifest['family']}, {manifest['direction']}, {manifest['network']}"
-        yield "pictures", f"{manifest['color']} in [{low:g}, {high:g}], {_sizes(manifest)}"
-        yield "precision", manifest["precision"]
-        yield "norms", _NORM_MODES.get(manifest["norm_mode"], manifest["norm_mode"])
+    yield from _what_it_does(manifest)
     for kind in ("inputs", "outputs"):
         for port in found[kind]:
             yield kind[:-1], f"{port['name']}, {port['type']} {'×'.join(str(size) for size in port['shape'])}"
@@ -51,7 +44,35 @@ def _engine(found: dict[str, Any]) -> Iterator[Line]:
     yield "opset", ", ".join(f"{domain} {version}" for domain, version in found["opset"].items())
     if manifest is None:
         yield "made by", found["producer"] or "unknown"
+    else:
+        yield from _where_it_is_from(manifest)
+
+
+def _plan(found: dict[str, Any]) -> Iterator[Line]:
+    manifest = found["manifest"]
+    yield "plan", f"{found['path']}, {_megabytes(found['bytes'])}"
+    if manifest:
+        target = manifest["target"]
+        yield "runs on", f"{target.get('runtime')} {target.get('version')}"
+        yield "GPUs", f"compute capability {target.get('compute_capability', 'unknown').replace(',', ', ')}"
+    yield from _what_it_does(manifest)
+    if manifest:
+        yield "built from", f"{target.get('source', 'unknown')} {target.get('options', '')}"
+        yield from _where_it_is_from(manifest)
+
+
+def _what_it_does(manifest: dict[str, Any] | None) -> Iterator[Line]:
+    if manifest is None:
+        yield "manifest", "none; a caller must know its range and colours"
         return
+    low, high = manifest["range"]
+    yield "family", f"{manifest['family']}, {manifest['direction']}, {manifest['network']}"
+    yield "pictures", f"{manifest['color']} in [{low:g}, {high:g}], {_sizes(manifest)}"
+    yield "precision", manifest["precision"]
+    yield "norms", _NORM_MODES.get(manifest["norm_mode"], manifest["norm_mode"])
+
+
+def _where_it_is_from(manifest: dict[str, Any]) -> Iterator[Line]:
     yield "plugins", ", ".join(f"{plugin['name']} {plugin['version']}" for plugin in manifest["plugins"]) or "none"
     if manifest["parity"]:
         parity = manifest["parity"]
@@ -91,7 +112,7 @@ def _run(found: dict[str, Any]) -> Iterator[Line]:
         yield "family", f"{recipe.get('family')}, preset {recipe.get('preset')}"
 
 
-_SHOWN = {"engine": _engine, "checkpoint": _checkpoint, "run": _run}
+_SHOWN = {"engine": _engine, "plan": _plan, "checkpoint": _checkpoint, "run": _run}
 _NORM_MODES = {"instance": "each picture's own statistics", "running": "statistics of the training", "none": "none"}
 
 

@@ -109,6 +109,7 @@ def open_engine(
         raise UsageError(f"device {options.device!r}: there are auto, cpu, cuda and cuda:N")
     modules = _that_open(path, runtime)
     manifest = _manifest(path, value_range, color)
+    modules = _that_built(path, manifest, modules, runtime)
     _check_size(path, manifest, options.size)
 
     refused: list[str] = []  # why each better engine was passed over
@@ -137,13 +138,20 @@ def _that_open(path: Path, runtime: str | None) -> dict[str, Any]:
     fitting = {name: module for name, module in modules.items() if path.suffix.lower() in module.SUFFIXES}
     if fitting:
         return fitting
-    if path.suffix.lower() == ".plan":  # TensorRT's, whichever engines this build has
-        raise DeviceUnavailable(
-            f"{path}: a .plan needs TensorRT, which {runtime or 'this gantrt'} does not run; "
-            "translate with the .onnx it was built from"
-        )
+    if path.suffix.lower() == ".plan":
+        raise EngineMismatch(f"{path}: a plan runs on TensorRT, not on {runtime}; give the .onnx it was built from")
     known = sorted({suffix for module in modules.values() for suffix in module.SUFFIXES})
     raise EngineCorrupt(f"{path}: not an engine file; {runtime or 'gantrt'} opens {', '.join(known)}")
+
+
+def _that_built(path: Path, manifest: Manifest, modules: dict[str, Any], runtime: str | None) -> dict[str, Any]:
+    """Of `modules` the one a plan was built by; all of them for an .onnx, or a plan that does not say."""
+    built_by = manifest.target.get("runtime", "").replace("-", "_")
+    if not built_by:
+        return modules
+    if built_by not in modules:
+        raise EngineMismatch(f"{path}: was built by {manifest.target['runtime']}; {runtime or 'gantrt'} cannot run it")
+    return {built_by: modules[built_by]}
 
 
 def _candidates(modules: dict[str, Any], device: str) -> Iterator[tuple[str, str, Any]]:
@@ -157,6 +165,8 @@ def _candidates(modules: dict[str, Any], device: str) -> Iterator[tuple[str, str
 
 def _no_engine(path: Path, device: str, runtime: str | None) -> str:
     who = runtime or "gantrt"
+    if path.suffix == ".plan":
+        return f"{path}: a plan runs on an NVIDIA GPU only; use --device cuda, or give the .onnx it was built from"
     if device.startswith("cuda") and path.suffix == ".onnx":
         return (
             f"{path}: {who} runs no .onnx on {device}; compile it with `gantrt export {path.name} -o "

@@ -1,0 +1,163 @@
+"""A plan, running: deserialised once, with one execution context for each frame that is translated at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines import Options, fit_size
+from ..errors import EngineCorrupt, EngineMismatch, GantrtError, UsageError
+from ..manifest import Manifest
+from . import driver, norm_act
+from .check import check
+from .targets import Target, make_logger
+
+Size = tuple[int, int]
+
+
+class PlanEngine:
+    """A network on TensorRT or TensorRT-RTX. `run` takes numpy arrays, or arrays on its GPU and the caller's stream."""
+
+    device: Literal["cpu", "cuda"] = "cuda"
+
+    def __init__(self, target: Target, path: Path, manifest: Manifest, options: Options) -> None:
+        trt = target.load()
+        self.name = target.name
+        self._path, self._trt, self._size = path, trt, options.size
+        self._device = int(options.device.partition(":")[2] or 0)
+        _check_options(path, manifest, options)
+        check(path, manifest, target, str(trt.__version__), self._device)
+        self._logger = make_logger(trt)
+        with driver.on_device(self._device):
+            self._runtime = trt.Runtime(self._logger)
+            if manifest.plugins:
+                norm_act.register(trt, self._runtime.get_plugin_registry(), target)
+            self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise EngineCorrupt(f"{path}: {target.name} {trt.__version__} cannot read it: {self._logger.gist()}")
+        self._input, self._output = _ports(trt, self._engine, path)
+        self.manifest = manifest if manifest.target else _learned(self._engine, self._input, manifest)
+        self.precision = self.manifest.precision
+        self._idle: deque[_Context] = deque()  # its pop and append are atomic
+        self._making = threading.Lock()  # contexts are made one at a time
+
+    def fit(self, height: int, width: int) -> Size:
+        return fit_size(self.manifest, self._size, height, width)
+
+    def run(self, x: Any, y: Any, stream: int | None = None) -> None:
+        with driver.on_device(self._device), self._context() as context:
+            if isinstance(x, np.ndarray):
+                context.run_on_host(x, y)
+            else:
+                context.enqueue(_address(x), _address(y), tuple(x.shape), stream or 0)
+
+    def versions(self) -> dict[str, str]:
+        return {self.name: str(self._trt.__version__), "gpu": driver.name(self._device)}
+
+    def close(self) -> None:
+        with driver.on_device(self._device):
+            while self._idle:
+                self._idle.pop().close()
+
+    @contextlib.contextmanager
+    def _context(self) -> Iterator[_Context]:
+        try:
+            context = self._idle.pop()
+        except IndexError:
+            with self._making:
+                context = _Context(self)
+        yield context  # after an error in its run it is not used again
+        self._idle.append(context)
+
+
+class _Context:
+    """An execution context with a stream and device memory of its own."""
+
+    def __init__(self, owner: PlanEngine) -> None:
+        self._owner, self._context = owner, owner._engine.create_execution_context()
+        if self._context is None:
+            raise GantrtError(f"{owner._path}: no execution context: {owner._logger.gist()}; close other programs")
+        self._stream = driver.Stream()
+        self._buffers: dict[str, driver.Buffer] = {}
+        self._shape: tuple[int, ...] = ()
+
+    def run_on_host(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
+        """Fill y from x through memory of our own; done on return."""
+        owner = self._owner
+        given = np.ascontiguousarray(x, owner._trt.nptype(owner._engine.get_tensor_dtype(owner._input)))
+        made = np.empty(y.shape, owner._trt.nptype(owner._engine.get_tensor_dtype(owner._output)))
+        source, result = self._buffer(owner._input, given.nbytes), self._buffer(owner._output, made.nbytes)
+        source.upload(given.ctypes.data, self._stream)
+        self.enqueue(source.address, result.address, given.shape, self._stream.handle)
+        result.download(made.ctypes.data, self._stream)
+        self._stream.synchronize()
+        y[...] = made
+
+    def enqueue(self, x: int, y: int, shape: tuple[int, ...], stream: int) -> None:
+        """Queue one run on `stream`, from and to device addresses."""
+        owner, context = self._owner, self._context
+        if shape != self._shape and not context.set_input_shape(owner._input, shape):
+            raise EngineMismatch(f"{owner._path}: does not take {'x'.join(map(str, shape))}: {owner._logger.gist()}")
+        self._shape = shape
+        context.set_tensor_address(owner._input, x)
+        context.set_tensor_address(owner._output, y)
+        if not context.execute_async_v3(stream):
+            raise GantrtError(f"{owner._path}: {owner.name} could not run it: {owner._logger.gist()}")
+
+    def _buffer(self, name: str, size: int) -> driver.Buffer:
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size != size:
+            if buffer is not None:
+                buffer.close()
+            buffer = self._buffers[name] = driver.Buffer(size)
+        return buffer
+
+    def close(self) -> None:
+        self._stream.synchronize()
+        for buffer in self._buffers.values():
+            buffer.close()
+        self._stream.close()
+
+
+def _check_options(path: Path, manifest: Manifest, options: Options) -> None:
+    if options.precision not in (None, manifest.precision):
+        raise UsageError(
+            f"{path}: a plan computes as it was built, in {manifest.precision}; "
+            f"for {options.precision} build one: gantrt export RUN -o OUT.plan --precision {options.precision}"
+        )
+
+
+def _ports(trt: Any, engine: Any, path: Path) -> tuple[str, str]:
+    """The names of the one input and the one output. Raises EngineMismatch if there are others."""
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    outputs = [name for name in names if name not in inputs]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise EngineMismatch(f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; an engine has one of each")
+    return inputs[0], outputs[0]
+
+
+def _learned(engine: Any, name: str, manifest: Manifest) -> Manifest:
+    """The manifest of another program's plan: what the plan says of its input."""
+    shape = tuple(engine.get_tensor_shape(name))
+    dynamic = -1 in shape
+    if dynamic:
+        shape = tuple(engine.get_tensor_profile_shape(name, 0)[1])
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        raise EngineMismatch(f"its input {name} is {'x'.join(map(str, shape))}, not NCHW of 1 or 3 channels")
+    batch, channels, height, width = shape
+    spec = replace(manifest.input, channels=channels, height=height, width=width, dynamic=dynamic)
+    return replace(manifest, input=spec, batch=batch, color="gray" if channels == 1 else manifest.color)
+
+
+def _address(array: Any) -> int:
+    """Where a device array begins."""
+    return int(array.__cuda_array_interface__["data"][0])
