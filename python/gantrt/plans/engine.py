@@ -44,7 +44,7 @@ class PlanEngine:
         if self._engine is None:
             raise EngineCorrupt(f"{path}: {target.name} {trt.__version__} cannot read it: {self._logger.gist()}")
         self._input, self._output = _ports(trt, self._engine, path)
-        self.manifest = manifest if manifest.target else _learned(self._engine, self._input, manifest)
+        self.manifest = manifest if manifest.target else _learned(path, self._engine, self._input, manifest)
         self.precision = self.manifest.precision
         self._idle: deque[_Context] = deque()  # its pop and append are atomic
         self._making = threading.Lock()  # contexts are made one at a time
@@ -145,14 +145,14 @@ def _ports(trt: Any, engine: Any, path: Path) -> tuple[str, str]:
     return inputs[0], outputs[0]
 
 
-def _learned(engine: Any, name: str, manifest: Manifest) -> Manifest:
+def _learned(path: Path, engine: Any, name: str, manifest: Manifest) -> Manifest:
     """The manifest of another program's plan: what the plan says of its input."""
     shape = tuple(engine.get_tensor_shape(name))
     dynamic = -1 in shape
     if dynamic:
         shape = tuple(engine.get_tensor_profile_shape(name, 0)[1])
     if len(shape) != 4 or shape[1] not in (1, 3):
-        raise EngineMismatch(f"its input {name} is {'x'.join(map(str, shape))}, not NCHW of 1 or 3 channels")
+        raise EngineMismatch(f"{path}: its input is {'x'.join(map(str, shape))}, not NCHW of 1 or 3 channels")
     batch, channels, height, width = shape
     spec = replace(manifest.input, channels=channels, height=height, width=width, dynamic=dynamic)
     return replace(manifest, input=spec, batch=batch, color="gray" if channels == 1 else manifest.color)
