@@ -26,6 +26,7 @@ import onnxruntime
 import openvino
 import torch
 from gantrt.engine_file import inlined
+from gantrt.engines.openvino import core
 from gantrt.measure import Settings, compare
 from gantrt_training.export import Source, export_generator
 from gantrt_training.family import load_family
@@ -114,8 +115,7 @@ def after(y: NDArray[np.float32]) -> Frame:
 
 
 def with_openvino(path: Path, frame: Frame) -> Callable[[], Frame]:
-    model = openvino.Core().read_model(inlined(path))
-    compiled = openvino.Core().compile_model(model, "CPU")
+    compiled = core().compile_model(core().read_model(inlined(path)), "CPU")
     return lambda: after(compiled(before(frame))[0])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -89,6 +91,21 @@ def test_against_a_library_that_cannot_run_it_is_an_error_with_its_reason(
 ) -> None:
     assert bench(write_bfloat16(tmp_path / "b.onnx"), "--against", "onnxruntime") == 3
     assert "--against onnxruntime: it does not run" in capsys.readouterr().err
+
+
+def test_signals_still_arrive_after_openvino_peers_came_and_went(engine: Path) -> None:
+    """OpenVINO's CPU plugin swaps the signal stack; see engines.openvino.core. SIGSEGV (-11) if that went wrong."""
+    words = ["bench", "--engine", str(engine), *QUICK, "--against", "openvino,openvino-fp32", "-q"]
+    script = (
+        "import faulthandler, gc, os, signal; faulthandler.enable()\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('it came'))\n"
+        "from gantrt.cli import main\n"
+        f"for _ in range(2): assert main({words!r}) == 0; gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("it came\n")
 
 
 def test_against_a_dynamic_engine(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 from collections.abc import Callable, Sequence
@@ -92,12 +93,18 @@ def _onnxruntime(path: Path, precision: str) -> Run:
 
 
 def _openvino(path: Path, precision: str) -> Run:
-    import openvino
-
-    core = openvino.Core()
+    core = _openvino_core()
     hint = "bf16" if precision == "bf16" else "f32"  # left to itself it may compute an fp32 engine in less
     compiled: Any = core.compile_model(core.read_model(inlined(path)), "CPU", {"INFERENCE_PRECISION_HINT": hint})
     return lambda x: compiled(x)[0]
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """Kept until the process ends; see gantrt.engines.openvino.core."""
+    import openvino
+
+    return openvino.Core()
 
 
 _RUNTIMES: dict[str, tuple[str, Callable[[Path, str], Run]]] = {

@@ -148,15 +148,14 @@ def _peer_openvino_fp32(model: bytes, x: Any, threads: int | None) -> Callable[[
 
 
 def _openvino(model: bytes, x: Any, threads: int | None, settings: dict[str, Any]) -> Callable[[], Any]:
-    import openvino
+    from ..engines.openvino import core
 
     if threads is not None:
         settings = settings | {"INFERENCE_NUM_THREADS": threads}
-    core = openvino.Core()
-    network = core.read_model(model)
+    network = core().read_model(model)
     if network.is_dynamic():
         network.reshape(list(x.shape))
-    compiled = core.compile_model(network, "CPU", settings)
+    compiled = core().compile_model(network, "CPU", settings)
     return lambda: compiled(x)[0]
 
 

@@ -77,7 +77,7 @@ class OpenVINOEngine:
     def versions(self) -> dict[str, str]:
         import openvino
 
-        cpu = str(_core().get_property("CPU", "FULL_DEVICE_NAME"))
+        cpu = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
         return {"openvino": openvino.__version__.partition("-")[0], "cpu": cpu}
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class OpenVINOEngine:
         try:
             if model.inputs[0].partial_shape.is_dynamic:
                 model.reshape([self.manifest.batch, self.manifest.input.channels, *size])
-            return _Compiled(_core().compile_model(model, "CPU", self._properties | properties))
+            return _Compiled(core().compile_model(model, "CPU", self._properties | properties))
         except RuntimeError as error:
             raise EngineMismatch(
                 f"{self._path}: OpenVINO cannot compile it for {size[0]}x{size[1]} ({_gist(error)}); "
@@ -130,8 +130,12 @@ class _Compiled:
 
 
 @functools.cache
-def _core() -> Any:
-    """The process's one Core: it owns the plugin and its thread pool."""
+def core() -> Any:
+    """The process's one Core: it owns the plugin and its thread pool. It is never let go before the process ends.
+
+    The CPU plugin replaces the thread's alternate signal stack and puts back, when it is unloaded, the one it found
+    (2026.4). Let two Cores go in the order they came, and the next signal is delivered on freed memory.
+    """
     import openvino
 
     return openvino.Core()
@@ -143,7 +147,7 @@ def _read(path: Path) -> Any:
     from openvino.preprocess import PrePostProcessor
 
     try:
-        model = _core().read_model(inlined(path))
+        model = core().read_model(inlined(path))
     except RuntimeError as error:
         raise EngineCorrupt(f"{path}: OpenVINO cannot read it ({_gist(error)}); export it again") from error
     if len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -177,7 +181,7 @@ def _supported_type(precision: str) -> str:
     """OpenVINO's name of a precision. It would take one the CPU lacks in silence, and compute in float32."""
     if precision not in _TYPES:
         raise UsageError(f"precision {precision!r}: there are {', '.join(_TYPES)} and int8")
-    able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision.upper() not in able:
         raise DeviceUnavailable(f"precision {precision}: this CPU has no {precision} arithmetic; leave it out, or fp32")
     return _TYPES[precision]
