@@ -205,11 +205,11 @@ def test_size_of_a_dynamic_engine_must_divide(tmp_path: Path) -> None:
 
 
 def test_precision_the_cpu_lacks_is_refused_and_not_emulated(tmp_path: Path) -> None:
-    import openvino
+    from gantrt.engines.openvino import core
 
     path = write_pointwise(tmp_path / "p.onnx")
     options = Options(precision="bf16", cache_dir="")
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert open_engine(path, options).precision == "bf16"
     else:
         with pytest.raises(DeviceUnavailable, match="no bf16"):
