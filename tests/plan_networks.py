@@ -1,8 +1,7 @@
-"""Networks that plans are built of: one of a few nodes, and the families' generators in full size."""
+"""A network of a few nodes that plans are built of: every way in which NormAct is called."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,11 @@ import numpy as np
 import onnx
 from gantrt.engine_file import write_engine
 from gantrt.manifest import InputSpec, Manifest
-from gantrt_training import export as exporting
-from gantrt_training.family import load_family
-from gantrt_training.half import retype
 from onnx import ModelProto, numpy_helper
 
 PLUGIN = ({"name": "gantrt::NormAct", "version": "1"},)
 
-# Every way NormAct is called: plain, padded; LIN with residual; per sample; a Gemm, as U-GAT-IT has.
+# ReLU and padding; LIN, leaky, with a padded residual; per sample, by a Gemm, as in U-GAT-IT.
 _TINY = """
 <ir_version: 10, opset_import: ["": 18, "gantrt": 1]>
 tiny (float[1, 3, H, W] input) => (float[1, 3, H, W] output)
@@ -46,7 +42,7 @@ def tiny_model(size: tuple[int, int] | None = (16, 24)) -> ModelProto:
     if size:
         height, width = size
         text = text.replace("H, W", f"{height}, {width}").replace("P, Q", f"{height + 2}, {width + 2}")
-    model = onnx.parser.parse_model(text.replace("output = Tanh", "output = Tanh"))
+    model = onnx.parser.parse_model(text)
     h = model.graph.value_info.add()  # the parser has no way to say it twice
     h.CopyFrom(next(value for value in model.graph.value_info if value.name == "a"))
     h.name = "h"
@@ -62,29 +58,4 @@ def write_tiny(path: Path, size: tuple[int, int] | None = (16, 24), **says: Any)
     height, width = size or (16, 24)
     spec = InputSpec(height=height, width=width, multiple=4, dynamic=size is None)
     write_engine(tiny_model(size), path, Manifest(family="tiny", input=spec, plugins=PLUGIN, **says))
-    return path
-
-
-def full_size(name: str, **config: Any) -> tuple[ModelProto, Manifest]:
-    """A family's a2b generator as `gantrt export` writes it in fp32, untrained: a plan's kernels go by shapes alone."""
-    norm_mode = config.pop("norm_mode", "instance")
-    family = load_family(name)
-    settings = family.Config(**config)
-    nets = family.build(settings)
-    source = exporting.Source(family, settings, nets[family.generators["a2b"]])
-    spec = InputSpec(3, settings.size, settings.size)
-    manifest = Manifest(family=name, network=source.network, input=spec, norm_mode=norm_mode, plugins=PLUGIN)
-    with exporting._as_tested(source.generator, norm_mode):
-        model = exporting._traced(source, manifest)
-        for transform in exporting._transforms(manifest):
-            transform(model)
-    return model, manifest
-
-
-def write_half(model: ModelProto, manifest: Manifest, path: Path) -> Path:
-    """The same engine in fp16."""
-    half = ModelProto()
-    half.CopyFrom(model)
-    retype(half, "fp16")
-    write_engine(half, path, replace(manifest, precision="fp16"))
     return path

@@ -5,14 +5,14 @@ TensorRT-RTX is pinned: another version may fuse otherwise.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
-from gantrt.engine_file import write_engine
+from conftest import ROOT
 from gantrt.plan_file import read_plan_manifest
 from gantrt.plans.build import Request, build_plan
 from gantrt.plans.census import Launch, census
-from plan_networks import full_size, write_half
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install tensorrt-rtx-cu13==1.7.1.116")
 if rtx.__version__ != "1.7.1.116":
@@ -20,24 +20,17 @@ if rtx.__version__ != "1.7.1.116":
 
 GPUS = {"fp16": (75, 86, 89, 120), "fp32": (75, 89)}  # bench/plans.py counts them all
 
-# Generator -> its config, most launches with plugins, and fewest without, on an SM89 in fp16 (docs/tensorrt.md).
-NETWORKS: dict[str, tuple[str, dict, int, int]] = {
-    "resnet9": ("cyclegan", {}, 50, 95),
-    "ugatit_light": ("ugatit", {"light": True}, 60, 110),
-    "unet_batch_norm": ("pix2pix", {"norm_mode": "running"}, 27, 0),
-    "discogan": ("discogan", {"norm_mode": "running"}, 12, 0),
-}
+# Network of bench/plans.py -> most launches with plugins, and fewest without, on SM89 in fp16.
+LIMITS = {"resnet9": (50, 95), "ugatit_light": (60, 110), "unet_batch_norm": (27, 0), "discogan": (12, 0)}
 
 
-@pytest.fixture(scope="session", params=NETWORKS)
+@pytest.fixture(scope="module", params=LIMITS)
 def engines(request, tmp_path_factory) -> tuple[str, dict[str, Path]]:
-    """(name, precision -> engine file)."""
-    family, config, *_ = NETWORKS[request.param]
-    folder = tmp_path_factory.mktemp(request.param)
-    model, manifest = full_size(family, **config)
-    half = write_half(model, manifest, folder / "fp16.onnx")
-    write_engine(model, folder / "fp32.onnx", manifest)
-    return request.param, {"fp32": folder / "fp32.onnx", "fp16": half}
+    """(network, precision -> engine file)."""
+    spec = importlib.util.spec_from_file_location("plans", ROOT / "bench" / "plans.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    return request.param, bench.engines(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def built(engine: Path, gpu: int, *, plugins: bool = True) -> list[Launch]:
@@ -49,7 +42,7 @@ def built(engine: Path, gpu: int, *, plugins: bool = True) -> list[Launch]:
 
 def test_a_plan_launches_few_kernels_for_every_gpu_and_precision(engines) -> None:
     name, files = engines
-    most, stock_launches = NETWORKS[name][2:]
+    most, stock_launches = LIMITS[name]
     for precision, engine in files.items():
         for gpu in GPUS[precision]:
             launches = built(engine, gpu)
