@@ -100,3 +100,17 @@ def test_a_size_that_is_none_is_a_usage_error(run, out, size, capsys) -> None:
         export(run, "-o", out, f"--size={size}")
     assert caught.value.code == 2
     assert "HEIGHTxWIDTH" in capsys.readouterr().err
+
+
+def test_a_run_becomes_a_plan_by_way_of_a_checked_engine(run, tmp_path, capsys) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install tensorrt-rtx-cu13")
+    out = tmp_path / "engine.plan"
+    words = ["--target", "tensorrt-rtx", "--compute-capability", "8.6", "--no-progress"]
+    assert export(run, "-o", out, "--direction", "b2a", "--precision", "fp16", *words) == 0
+    manifest = read_manifest(out)
+    assert (manifest.family, manifest.direction, manifest.precision) == ("discogan", "b2a", "fp16")
+    assert manifest.parity["samples"] >= 4
+    assert manifest.target["source"] == f"{run} --direction b2a --precision fp16"
+    assert "of the graph the plan was built from" in capsys.readouterr().out
+    assert export(run, "-o", out, *words) == 2  # not twice without --overwrite
+    assert [path.name for path in tmp_path.iterdir()] == ["engine.plan"]
