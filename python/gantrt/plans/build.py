@@ -74,7 +74,10 @@ def build_plan(engine: str | Path, out: str | Path, request: Request, *, overwri
         },
     )
     with atomic_path(out, overwrite=overwrite) as temporary:
-        plan = _compiled(trt, target, model, manifest, request, capabilities, plugins)
+        job = _Job(trt, target, request, capabilities, manifest, plugins)
+        with Progress(None, "steps", label=target.name, enabled=request.progress) as progress:
+            watch = Watch(progress)
+            plan = interruptible(lambda: job.compiled(model, watch), watch.stop)
         try:
             temporary.write_bytes(plan)
         except OSError as error:
@@ -86,50 +89,68 @@ def build_plan(engine: str | Path, out: str | Path, request: Request, *, overwri
     return sealed or manifest
 
 
-def _compiled(
-    trt: Any,
-    target: Target,
-    model: ModelProto,
-    manifest: Manifest,
-    request: Request,
-    capabilities: tuple[int, ...],
-    plugins: bool,
-) -> Any:
-    """The plan, as a buffer."""
-    logger = make_logger(trt)
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise DeviceUnavailable(f"{target.name}: it cannot build here: {logger.gist()}")
-    if plugins:
-        if target is TENSORRT_RTX:
-            rtx_alias.provide()
-        norm_act.register(trt, builder.get_plugin_registry(), target)
-    if target is TENSORRT_RTX and _TURING in capabilities:
-        graph.gemms_to_convolutions(model)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(graph.with_plugins(model) if plugins else graph.with_bodies(model)):
-        raise BuildFailed(f"{target.name}: its parser does not take the graph: {logger.gist()}")
-    network.name = manifest.to_json()
-    _check_types(trt, network, manifest)
+@dataclass(frozen=True)
+class _Job:
+    """A request, with what it means here."""
 
-    config = builder.create_builder_config()
-    config.max_aux_streams = 0  # one stream is one graph, and for a single picture no slower
-    config.clear_flag(trt.BuilderFlag.TF32)  # what a graph calls float32 is float32
-    if target is TENSORRT_RTX:
-        config.num_compute_capabilities = len(capabilities)
-        for index, capability in enumerate(capabilities):
-            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability}"), index)
-    if request.sizes:
-        _add_profile(builder, config, network, manifest, request.sizes)
-    with Progress(None, "steps", label=target.name, enabled=request.progress) as progress:
-        watch = Watch(progress)
+    trt: Any
+    target: Target
+    request: Request
+    capabilities: tuple[int, ...]
+    manifest: Manifest
+    plugins: bool
+
+    def compiled(self, model: ModelProto, watch: Watch) -> Any:
+        """The plan, as a buffer; `model` is used up.
+
+        Not for the main thread: TensorRT calls our Python, and would swallow the KeyboardInterrupt that Ctrl-C raises.
+        """
+        trt, logger = self.trt, make_logger(self.trt)
+        try:
+            builder = trt.Builder(logger)
+        except TypeError as error:  # what its bindings make of a null pointer
+            raise DeviceUnavailable(f"{self.target.name}: it cannot build here: {logger.gist()}") from error
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, logger)  # owns the weights
+        if not parser.parse(self._graph(model, builder)):
+            raise BuildFailed(f"{self.target.name}: its parser does not take the graph: {logger.gist()}")
+        network.name = self.manifest.to_json()
+        _check_types(trt, network, self.manifest)
+        config = self._config(builder, network)
         config.progress_monitor = make_monitor(trt, watch)
-        with timing_cache.kept(trt, target, config, request.timing_cache, show_capability(capabilities[0])):
-            plan = interruptible(lambda: builder.build_serialized_network(network, config), watch.stop)
-    if plan is None:
-        raise BuildFailed(f"{target.name}: no plan: {logger.gist()}{_hint(logger, plugins)}")
-    return plan
+        gpu = show_capability(self.capabilities[0])
+        with timing_cache.kept(trt, self.target, config, self.request.timing_cache, gpu):
+            plan = None if watch.stop.is_set() else builder.build_serialized_network(network, config)
+            if plan is None:
+                hint = "; try --no-plugins" if self.plugins and any("lugin" in line for line in logger.errors) else ""
+                raise BuildFailed(f"{self.target.name}: no plan: {logger.gist()}{hint}")
+        return plan
+
+    def _graph(self, model: ModelProto, builder: Any) -> bytes:
+        rtx = self.target is TENSORRT_RTX
+        if rtx and _TURING in self.capabilities:
+            graph.gemms_to_convolutions(model)
+        if not self.plugins:
+            return graph.with_bodies(model)
+        if rtx:
+            rtx_alias.provide()
+        norm_act.register(self.trt, builder.get_plugin_registry(), self.target)
+        return graph.with_plugins(model)
+
+    def _config(self, builder: Any, network: Any) -> Any:
+        config = builder.create_builder_config()
+        config.max_aux_streams = 0  # one stream is one graph, and for a single picture no slower
+        config.clear_flag(self.trt.BuilderFlag.TF32)  # what a graph calls float32 is float32
+        if self.target is TENSORRT_RTX:
+            config.num_compute_capabilities = len(self.capabilities)
+            for index, capability in enumerate(self.capabilities):
+                config.set_compute_capability(getattr(self.trt.ComputeCapability, f"SM{capability}"), index)
+        if self.request.sizes:
+            profile, spec = builder.create_optimization_profile(), self.manifest.input
+            shapes = [(self.manifest.batch, spec.channels, *size) for size in self.request.sizes]
+            profile.set_shape(network.get_input(0).name, *shapes)
+            config.add_optimization_profile(profile)
+        return config
 
 
 def _options(request: Request) -> list[str]:
@@ -141,10 +162,6 @@ def _options(request: Request) -> list[str]:
 
 def _text(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _hint(logger: Any, plugins: bool) -> str:
-    return "; try --no-plugins" if plugins and any("lugin" in line for line in logger.errors) else ""
 
 
 def _capabilities(trt: Any, target: Target, request: Request) -> tuple[int, ...]:
@@ -197,13 +214,6 @@ def _sized(manifest: Manifest, model: ModelProto, request: Request) -> Manifest:
     height, width = request.size or (spec.height, spec.width)
     graph.set_size(model, manifest.batch, spec.channels, height, width)
     return replace(manifest, input=replace(spec, height=height, width=width, dynamic=False))
-
-
-def _add_profile(builder: Any, config: Any, network: Any, manifest: Manifest, sizes: tuple[Size, Size, Size]) -> None:
-    profile = builder.create_optimization_profile()
-    shapes = [(manifest.batch, manifest.input.channels, *size) for size in sizes]
-    profile.set_shape(network.get_input(0).name, *shapes)
-    config.add_optimization_profile(profile)
 
 
 # Is it the precision that was asked for? Others ship float32 in silence.
