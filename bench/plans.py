@@ -1,6 +1,6 @@
 """How many kernels a TensorRT-RTX plan launches, with our plugin and without, for each family, GPU and precision.
 
-    python bench/plans.py [--network N ...] [--gpu C ...] [-o FILE.json]
+    python bench/plans.py [--network N ...] [--precision P ...] [--gpu C ...] [-o FILE.json]
 
 The kernels are counted in the plans (gantrt.plans.census), which are built here: no GPU is needed, and none was asked
 what they cost. Weights are random: a plan's kernels go by shapes. Writes bench/results/plans_rtx.json.
@@ -42,12 +42,15 @@ NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {  # name -> family, norm
     "unet_batch_norm": ("pix2pix", "running", {}),
     "unet_instance_norm": ("pix2pix", "instance", {}),
     "discogan": ("discogan", "running", {}),
+    "ugatit_full": ("ugatit", "instance", {}),
 }
+LARGE = {"ugatit_full"}  # 280 M parameters: 8 GB of memory, and only when asked for
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--network", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--network", nargs="+", default=[n for n in NETWORKS if n not in LARGE], choices=list(NETWORKS))
+    parser.add_argument("--precision", nargs="+", default=["fp16", "fp32"], choices=["fp16", "fp32"])
     parser.add_argument("--gpu", nargs="+", default=list(GPUS), choices=list(GPUS), help="compute capabilities")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "plans_rtx.json")
     args = parser.parse_args()
@@ -55,7 +58,7 @@ def main() -> None:
     rows = []
     for name in args.network:
         with tempfile.TemporaryDirectory() as folder:
-            for row in counted(name, args.gpu, Path(folder)):
+            for row in counted(name, args.precision, args.gpu, Path(folder)):
                 print(json.dumps(row), flush=True)
                 rows.append(row)
     report = {
@@ -71,15 +74,16 @@ def main() -> None:
     print(args.output)
 
 
-def counted(name: str, gpus: list[str], folder: Path) -> Iterator[dict[str, Any]]:
+def counted(name: str, precisions: list[str], gpus: list[str], folder: Path) -> Iterator[dict[str, Any]]:
     """One row for each precision, GPU, and with plugins and without."""
-    for precision, engine in engines(name, folder).items():
+    files = engines(name, folder)
+    for precision in precisions:
         for gpu in gpus:
             for plugins in (False, True):
                 plan = folder / "network.plan"
                 begin = time.perf_counter()
                 request = Request(TENSORRT_RTX.name, (GPUS[gpu],), plugins, progress=False)
-                manifest = build_plan(engine, plan, request, overwrite=True)
+                manifest = build_plan(files[precision], plan, request, overwrite=True)
                 seconds = time.perf_counter() - begin
                 launches = census(plan)
                 yield {
