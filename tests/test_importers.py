@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import pickle
+import re
 import sys
 import types
 from pathlib import Path
@@ -20,6 +21,7 @@ from gantrt_training.export import export, synthetic
 from gantrt_training.foreign import read_networks
 from gantrt_training.importing import Request, import_checkpoint
 from gantrt_training.layout import list_layouts
+from gantrt_training.recipe import make_recipe
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.backends.thnn import _get_thnn_function_backend
@@ -354,6 +356,10 @@ def test_networks_that_ours_cannot_be_are_refused_with_the_reason(tmp_path: Path
     refused(tmp_path, state | {"model.5.filt": torch.ones(8, 1, 3, 3)}, "blurs other than CUT")
     cut = foreign.ResnetGenerator(blur_down=True).state_dict()
     refused(tmp_path, cut | {"model.7.filt": torch.full((8, 1, 3, 3), 1 / 9)}, "blurs other than CUT")
+    zero_padded = {key.replace("conv_block.1.", "conv_block.0."): t for key, t in state.items()}
+    refused(tmp_path, zero_padded, "conv_block.0")
+    refused(tmp_path, {key.replace("model.12.", "model.14."): t for key, t in state.items()}, "model.14")
+    refused(tmp_path, {key: t for key, t in state.items() if not key.startswith("model.19")}, "is not its last layer")
     refused(tmp_path, state | {"model.99.weight": torch.ones(3)}, "'model.99.weight'")
     refused(tmp_path, {key: t for key, t in state.items() if key != "model.4.weight"}, "lacks down.0.conv.weight")
     refused(tmp_path, state | {"model.4.weight": torch.ones(8, 4, 5, 5)}, "shape")
@@ -431,3 +437,19 @@ def test_every_layout_names_its_networks_for_some_family() -> None:
         assert layout.code_base
         assert all(ours.startswith(("g_", "d_")) for ours in layout.names.values())
         assert layout.recognise({"nothing.weight": torch.ones(1)}) is None
+
+
+def test_keys_that_the_page_gives_for_other_options_exist() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "importing.md").read_text()
+    tables = [section for section in page.split("\n## ") if section.startswith("Options of")]
+    checked = 0
+    for table in tables:
+        for line in table.splitlines()[4:]:
+            ours = line.split("|")[2] if line.startswith("|") else ""
+            named = [name for name in ("pix2pix", "cyclegan") if f" {name}:" in ours]
+            families = ["ugatit"] if "UGATIT" in table.splitlines()[0] else named or ["pix2pix", "cyclegan"]
+            for key, value in re.findall(r"(\w+)=([\w.]+)", ours):
+                for family in families:
+                    make_recipe(family, "", overrides={key: value})
+                    checked += 1
+    assert checked > 60

@@ -28,7 +28,10 @@ log = logging.getLogger("gantrt")
 Tensors = dict[str, Tensor]
 
 _DEEPEST = 32  # modules within modules, dicts within dicts: no honest file nests further
-_DAMAGE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error)
+_DAMAGE = (  # what pickle and torch were seen to raise for files with bytes changed or cut off
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error),
+    *(ArithmeticError, AssertionError, MemoryError),
+)
 
 
 def read_networks(path: Path) -> dict[str, Tensors]:
@@ -72,7 +75,7 @@ def _read_torch(path: Path) -> Any:
         except pickle.UnpicklingError as error:
             if "nsupported " not in str(error):  # "Unsupported global: ..." is torch's word for code
                 raise EngineCorrupt(f"{path}: is damaged, or no checkpoint ({_gist(error)})") from error
-        except (*_DAMAGE, RecursionError) as error:
+        except _DAMAGE as error:
             raise EngineCorrupt(f"{path}: is damaged, or no checkpoint ({_gist(error)})") from error
         return _read_pickled_modules(path)
 
@@ -82,7 +85,7 @@ def _read_pickled_modules(path: Path) -> Any:
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SHELLS, encoding="latin1")
     except pickle.UnpicklingError as error:
         raise EngineCorrupt(f"{path}: is not read, because it {_gist(error)}; get it as a state_dict") from error
-    except (*_DAMAGE, RecursionError) as error:
+    except _DAMAGE as error:
         raise EngineCorrupt(f"{path}: is damaged, or no checkpoint ({_gist(error)})") from error
     log.info("import: %s was pickled with its classes; only its tensors were read, none of its code", path)
     return content

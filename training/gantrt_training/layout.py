@@ -38,7 +38,14 @@ class Layout:
 
     code_base: str  # who writes such files
     names: Mapping[str, str]  # what its networks are called there -> here; the first for one that has no name
-    recognise: Callable[[Tensors], Network | None]  # None: laid out otherwise; Unlike: as known, but ours cannot be it
+    read: Callable[[Tensors], Network | None]
+
+    def recognise(self, tensors: Tensors) -> Network | None:
+        """The network, or None if it is laid out otherwise. Raises Unlike if it is not, but ours cannot be it."""
+        try:
+            return self.read(tensors)
+        except (LookupError, ValueError, RuntimeError) as error:
+            raise Unlike(f"a tensor is missing or of another shape ({error})") from error
 
 
 def list_layouts() -> list[Layout]:
