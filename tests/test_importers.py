@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import pickle
 import re
@@ -453,3 +454,18 @@ def test_keys_that_the_page_gives_for_other_options_exist() -> None:
                     make_recipe(family, "", overrides={key: value})
                     checked += 1
     assert checked > 60
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_changed_bytes_never_end_in_another_error(zipped: bool, tmp_path: Path, discogan_module) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "model_gen_A-1.0"
+    torch.save(discogan_module(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for places in torch.randint(6000, (40, 3)).tolist():
+        changed = bytearray(whole)
+        for place in places:
+            changed[place] ^= 0x55
+        path.write_bytes(changed)
+        with contextlib.suppress(EngineCorrupt):
+            read_networks(path)
