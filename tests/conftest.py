@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: with tiny networks a second thread only waits
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
