@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from gantrt.engine_file import write_engine
+from gantrt.engine_file import attach_bodies, write_engine
 from gantrt.manifest import InputSpec, Manifest
+from gantrt_training.half import retype
 from onnx import ModelProto, numpy_helper
 
 PLUGIN = ({"name": "gantrt::NormAct", "version": "1"},)
@@ -54,8 +55,22 @@ def tiny_model(size: tuple[int, int] | None = (16, 24)) -> ModelProto:
     return model
 
 
-def write_tiny(path: Path, size: tuple[int, int] | None = (16, 24), **says: Any) -> Path:
+def write_tiny(
+    path: Path, size: tuple[int, int] | None = (16, 24), *, half: str = "", op: str = "Conv", **says: Any
+) -> Path:
+    """As an engine file; in `half` precision, or with another `op` for its last convolution."""
     height, width = size or (16, 24)
     spec = InputSpec(height=height, width=width, multiple=4, dynamic=size is None)
-    write_engine(tiny_model(size), path, Manifest(family="tiny", input=spec, plugins=PLUGIN, **says))
+    model = tiny_model(size)
+    last = next(node for node in model.graph.node if "w3" in node.input)
+    if op != last.op_type:
+        last.op_type = op
+        weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w3")
+        weight.dims[0], weight.dims[1] = weight.dims[1], weight.dims[0]
+    if half:
+        model.opset_import[0].version = 22
+        attach_bodies(model)
+        retype(model, half)
+        says["precision"] = half
+    write_engine(model, path, Manifest(family="tiny", input=spec, plugins=PLUGIN, **says))
     return path

@@ -28,7 +28,7 @@ class Paper:
     """The bindings, with mocks where the library would be called."""
 
     def __init__(self) -> None:
-        self.registry = mock(bindings.IPluginRegistry, get_creator=MagicMock(return_value=None))
+        self.registry = mock(bindings.IPluginRegistry, all_creators=[])
         self.config = mock(bindings.IBuilderConfig)
         self.config.create_timing_cache.return_value = mock(bindings.ITimingCache)
         measured = mock(bindings.ITimingCache)

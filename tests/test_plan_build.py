@@ -132,6 +132,15 @@ def test_what_tensorrt_refuses_is_a_failed_build_with_its_reason(tmp_path, plan)
     assert not plan.exists()
 
 
+def test_the_reason_is_the_first_thing_tensorrt_complains_of(tmp_path, plan) -> None:
+    """And a bfloat16 plugin, which takes planes, does not end the process."""
+    engine = write_tiny(tmp_path / "half.onnx", half="bf16")
+    build_plan(engine, plan, SM89)
+    assert sum(launch.is_plugin for launch in census(plan)) == 3
+    with pytest.raises(BuildFailed, match="no plan: .*Could not infer output types"):
+        build_plan(write_tiny(tmp_path / "up.onnx", half="bf16", op="ConvTranspose"), plan, SM89, overwrite=True)
+
+
 def test_a_graph_of_another_precision_than_its_manifest_is_refused(tmp_path, plan) -> None:
     with pytest.raises(BuildFailed, match="the engine file says fp16"):
         build_plan(write_tiny(tmp_path / "lies.onnx", precision="fp16"), plan, SM89)

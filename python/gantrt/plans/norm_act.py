@@ -42,7 +42,7 @@ class Attributes:
 
 def register(trt: Any, registry: Any, target: Target) -> None:
     """Make NormAct known to a plugin registry of `trt`: a builder's, a runtime's or the process's own."""
-    if registry.get_creator(OP, VERSION, DOMAIN) is None:
+    if not any((creator.name, creator.plugin_namespace) == (OP, DOMAIN) for creator in registry.all_creators):
         creator = _creator_class(trt, target)()
         _kept.append(creator)  # a registry does not own what is written in Python
         registry.register_creator(creator, DOMAIN)

@@ -45,7 +45,8 @@ class Target:
 
 
 # TensorRT's header says of HWC: float32 and uint8; of HWC8: float16 and bfloat16, channels in groups of eight.
-# TensorRT-RTX takes HWC for all and puts a transpose beside anything else (docs/tensorrt.md has the counts).
+# TensorRT-RTX 1.7 takes HWC for float16 too, and puts transposes beside anything else; of bfloat16 in HWC it breaks
+# its heap, so that this goes by planes.
 TENSORRT = Target(
     "tensorrt",
     "tensorrt",
@@ -58,7 +59,7 @@ TENSORRT_RTX = Target(
     "tensorrt_rtx",
     "pip install 'gantrt[rtx]'",
     needs_gpu=False,
-    channels_last={"float32": "HWC", "float16": "HWC", "bfloat16": "HWC"},
+    channels_last={"float32": "HWC", "float16": "HWC", "bfloat16": "LINEAR"},
 )
 TARGETS = {target.name: target for target in (TENSORRT, TENSORRT_RTX)}
 
