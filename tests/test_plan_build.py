@@ -137,7 +137,7 @@ def test_the_reason_is_the_first_thing_tensorrt_complains_of(tmp_path, plan) -> 
     engine = write_tiny(tmp_path / "half.onnx", half="bf16")
     build_plan(engine, plan, SM89)
     assert sum(launch.is_plugin for launch in census(plan)) == 3
-    with pytest.raises(BuildFailed, match="no plan: .*Could not infer output types"):
+    with pytest.raises(BuildFailed, match=r"no plan: .*Could not infer output types"):
         build_plan(write_tiny(tmp_path / "up.onnx", half="bf16", op="ConvTranspose"), plan, SM89, overwrite=True)
 
 
