@@ -56,7 +56,7 @@ def main() -> None:
         rows = [walk(family, args, Path(folder) / family) for family in args.family]
     report = {
         "what": "train, resume for a tenth more, export, compare with torch, translate a held-out picture",
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *("DIR" if word == str(args.data) else word for word in sys.argv)]),
         "date": date.today().isoformat(),
         "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0]},
         "rows": rows,
