@@ -30,6 +30,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/pixels.py
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/engines.py
+	$(BIN)/python bench/plans.py
 
 wheel: $(VENV)/python
 	$(PIP) wheel -q --no-deps -w dist .
