@@ -84,3 +84,11 @@ def test_demo_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     assert main(["demo", "-o", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_demo_without_torch_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gantrt.cli import demo, main
+
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    assert main(["demo", "-o", str(tmp_path / "new")]) == 4
+    assert not (tmp_path / "new").exists()

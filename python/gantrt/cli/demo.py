@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import DeviceUnavailable, GantrtError, UsageError
@@ -21,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        from gantrt_training import digits
-    except ModuleNotFoundError as error:
-        raise DeviceUnavailable(f'demo: {error.name} is not installed; pip install "gantrt[train]"') from error
+    if find_spec("torch") is None:  # before anything is written
+        raise DeviceUnavailable('demo: torch is not installed; pip install "gantrt[train]"')
+    from gantrt_training import digits
+
     home = Path(args.output)
     if home.exists() and any(home.iterdir()) and not args.overwrite:
         raise UsageError(f"demo: {home} is not empty; give --overwrite or another -o DIR")
