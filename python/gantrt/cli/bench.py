@@ -170,7 +170,7 @@ def _peers(text: str) -> list[str]:
     for name in names:
         if name == "torch":
             raise UsageError(
-                "--against torch: torch cannot run an .onnx; bench/engines.py compares with a RUN's network"
+                "--against torch: an .onnx holds no network of torch's; bench/engines.py times each family's in torch"
             )
         if name not in _PEERS:
             raise UsageError(f"--against {name}: there are {', '.join(_PEERS)}")
