@@ -181,7 +181,7 @@ def test_a_failed_write_leaves_the_previous_checkpoint(tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", half)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(GantrtError, match=r"step_0000007\.safetensors: cannot be written \(No space left on device\)"):
         make_run(tmp_path, 7)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [path.name]
     assert path.read_bytes() == before
@@ -202,3 +202,32 @@ def test_pruning_keeps_the_newest_and_sweeps_what_a_kill_left(tmp_path: Path) ->
         "step_0000003.safetensors",
         "step_0000003.state.pt",
     ]
+
+
+def scored(run: Path, step: int, value: float, metric: str = "kid", lower: bool = True) -> bool:
+    save_state(checkpoint.state_path(weights_path(run, step)), {"step": step})
+    make_run(run, step)
+    return checkpoint.mark_best(run, checkpoint.Score(step, metric, value, lower))
+
+
+def test_the_best_weights_outlive_the_newest(tmp_path: Path) -> None:
+    marked = []
+    for step, value in enumerate([0.4, 0.1, 0.3, float("nan"), 0.2, 0.1], 1):
+        marked.append(scored(tmp_path, step, value))
+        checkpoint.prune(tmp_path, keep=2)
+    assert marked == [True, True, False, False, False, False]
+    assert checkpoint.best(tmp_path) == checkpoint.Score(2, "kid", 0.1)
+    assert [path.stem for path in checkpoint.weights_in(tmp_path)] == [f"step_000000{n}" for n in (2, 5, 6)]
+    assert checkpoint.newest_resumable(tmp_path) == weights_path(tmp_path, 6)
+
+
+def test_a_score_is_compared_with_scores_of_its_metric_only(tmp_path: Path) -> None:
+    assert scored(tmp_path, 1, 0.1)
+    assert scored(tmp_path, 2, 20.0, "psnr", lower=False)
+    assert not scored(tmp_path, 3, 19.0, "psnr", lower=False)
+    assert scored(tmp_path, 4, 21.0, "psnr", lower=False)
+    weights_path(tmp_path, 4).unlink()
+    assert checkpoint.best(tmp_path) is None
+    assert scored(tmp_path, 5, 1.0, "psnr", lower=False)
+    (tmp_path / "checkpoints" / "best.json").write_text("{")
+    assert checkpoint.best(tmp_path) is None

@@ -2,17 +2,20 @@
 
     RUN/checkpoints/step_0001000.safetensors   all networks; its metadata say what they are
     RUN/checkpoints/step_0001000.state.pt      optimisers, pools, random generators: tensors and numbers only
+    RUN/checkpoints/best.json                  which weights a metric liked best: they stay
 
-The state is written first, so weights without one are an older checkpoint, never half of a new one. Nothing here runs
-code that a file brings along.
+The state is written first, so weights without one are an older checkpoint, never half of a new one, and older ones go
+only when the new one is on the disk. Nothing here runs code that a file brings along.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from typing import Any
 import torch
 from gantrt import __version__
 from gantrt.atomic import atomic_path
-from gantrt.errors import EngineCorrupt, EngineMismatch, UnsupportedInput, UsageError
+from gantrt.errors import EngineCorrupt, EngineMismatch, GantrtError, UnsupportedInput, UsageError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -32,6 +35,7 @@ from .recipe import config_from
 SCHEMA = 1
 KEY = "gantrt"  # in the metadata of the .safetensors file
 FOLDER = "checkpoints"
+BEST = "best.json"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,22 @@ class Description:
     data: dict[str, Any] = field(default_factory=dict)  # layout and number of pictures
     made_by: dict[str, str] = field(default_factory=lambda: {"gantrt": __version__, "torch": torch.__version__})
     schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good the weights of a step are, by one metric."""
+
+    step: int
+    metric: str  # "kid", "psnr", ...
+    value: float
+    lower_is_better: bool = True
+
+    def beats(self, other: Score | None) -> bool:
+        """Whether these weights are the better ones. Another metric's score says nothing: then the newer one counts."""
+        if other is None or (other.metric, other.lower_is_better) != (self.metric, self.lower_is_better):
+            return True
+        return self.value < other.value if self.lower_is_better else self.value > other.value
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,7 @@ def describe(family: Family, preset: str, config: Any, nets: nn.ModuleDict, **re
 def save_weights(path: Path, description: Description, nets: nn.ModuleDict) -> None:
     """Write `nets` and what they are to `path`, whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in nets.state_dict().items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, _disk(path):
         save_file(tensors, temporary, {KEY: json.dumps(asdict(description)), "format": "pt"})
 
 
@@ -139,7 +159,7 @@ def load_weights(path: Path, description: Description, nets: nn.ModuleDict) -> n
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write what a training needs to go on: nested dicts and lists of tensors, numbers and text."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, _disk(path):
         torch.save(dict(state), temporary)
 
 
@@ -176,17 +196,48 @@ def newest_resumable(run: Path) -> Path | None:
     return next((path for path in reversed(weights_in(run)) if state_path(path).is_file()), None)
 
 
+def best(run: Path) -> Score | None:
+    """The best score so far whose weights are still there."""
+    try:
+        score = Score(**json.loads((run / FOLDER / BEST).read_text()))
+        return score if weights_path(run, score.step).is_file() else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def mark_best(run: Path, score: Score) -> bool:
+    """Remember the weights of `score.step`, which must be saved, if no earlier ones were better; whether they are."""
+    if not math.isfinite(score.value) or not score.beats(best(run)):
+        return False
+    with atomic_path(run / FOLDER / BEST) as temporary:
+        temporary.write_text(json.dumps(asdict(score)) + "\n")
+    return True
+
+
 def prune(run: Path, keep: int) -> None:
-    """Remove all but the newest `keep` weights and the newest state, and what a killed process left half-written."""
-    saved = weights_in(run)
+    """Remove all but the newest `keep` weights, the best and the newest state, and what a killed process left."""
+    saved, liked = weights_in(run), best(run)
     for old in saved[:-keep]:
-        old.unlink(missing_ok=True)
-    newest = state_path(saved[-1]) if saved else None
+        if liked is None or old != weights_path(run, liked.step):
+            old.unlink(missing_ok=True)
+    newest = newest_resumable(run)
     for state in (run / FOLDER).glob("step_*.state.pt"):
-        if state != newest:
+        if newest is None or state != state_path(newest):
             state.unlink(missing_ok=True)
-    for part in (run / FOLDER).glob(".step_*.part*"):
+    for part in (run / FOLDER).glob(".*.part.*"):
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """What the writers raise on a full disk, as one error that names the file."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise GantrtError(
+            f"{path}: cannot be written ({reason}); what was saved before is whole, --resume goes on from it"
+        ) from error
 
 
 def _family_and_config(description: Description, path: Path) -> tuple[Family, Any]:

@@ -42,7 +42,7 @@ class Recipe:
     sample_every: int = 500  # steps; 0: never
     samples: int = 6  # test pictures of each side on a sample sheet
     checkpoint_every: int = 1000  # steps; 0: only at the end
-    keep: int = 3  # checkpoints
+    keep: int = 3  # newest checkpoints; the best one stays besides
 
     def __post_init__(self) -> None:
         for key, least in _LEAST.items():

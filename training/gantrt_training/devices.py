@@ -1,0 +1,44 @@
+"""Where a training runs, and how precisely."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from gantrt.errors import DeviceUnavailable, UsageError
+from lightning_fabric import Fabric
+
+log = logging.getLogger("gantrt")
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what is trained where
+
+_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def open_fabric(device: str, precision: str) -> Fabric:
+    """The device and precision to train with; "auto" takes a GPU where there is one.
+
+    Raises UsageError for words that mean no device, DeviceUnavailable for a device that is not here.
+    """
+    kind, _, index = device.partition(":")
+    if device == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdigit())):
+        raise UsageError(f"train: there is no device {device!r}; there are auto, cpu, cuda and cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise DeviceUnavailable("train: this PyTorch finds no CUDA device; give --device cpu, or see `gantrt doctor`")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailable(f"train: there is no {device}; CUDA devices here: {torch.cuda.device_count()}")
+    if kind == "cpu" and precision == "fp16":
+        raise UsageError("train: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    if kind == "cpu" and precision == "bf16":
+        log.warning("train: bf16 on a CPU is often slower than fp32: most have no fast bf16 convolutions for training")
+    if kind == "cuda":
+        torch.backends.cudnn.benchmark = True  # batches have one shape
+        torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
+    fabric = Fabric(
+        accelerator=kind,
+        devices=1 if kind == "cpu" else [int(index or 0)],
+        precision=_PRECISIONS[precision],
+    )
+    fabric.launch()
+    return fabric
