@@ -536,3 +536,19 @@ def test_real_clips_keep_frames_times_size_and_sound(data_dir: Path, tmp_path: P
     if suffix != ".webm" or sound == "opus":
         assert [data for _, data in before][: len(after)] == [data for _, data in after]
         assert all(abs(a[0] + shift - b[0]) <= step for a, b in zip(before, after, strict=False))
+
+
+def test_a_playlist_from_a_stranger_is_refused_before_it_reads_another_file(tmp_path: Path) -> None:
+    write_clip(tmp_path / "secret.mp4", range(3))
+    playlist = tmp_path / "innocent.mp4"
+    playlist.write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    assert len(list(VideoFile(playlist))) == 3, "without a list FFmpeg follows it: that is what the list is for"
+    with pytest.raises(UnsupportedInput, match="cannot be read as a clip"):
+        VideoFile(playlist, formats="mov,matroska,gif")
+
+
+def test_frames_larger_than_allowed_are_not_decoded(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.mp4", range(3))
+    assert len(list(VideoFile(clip, formats="mov", max_pixels=48 * 64))) == 3
+    with pytest.raises(UnsupportedInput, match="not one frame"):
+        VideoFile(clip, formats="mov", max_pixels=48 * 64 - 1)

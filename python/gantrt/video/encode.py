@@ -130,7 +130,7 @@ class VideoSink:
         self._container.metadata.update(copied_metadata(of_file))
         self._stream.metadata.update(copied_metadata(of_stream))
         self._container.set_chapters(like.chapters)
-        self._tracks = Tracks(like.path, self._container, audio=options.audio)
+        self._tracks = Tracks(like.path, self._container, audio=options.audio, formats=like.formats)
 
     def _mux(self) -> None:
         """Write the encoded packets, each after the sound that comes before it."""

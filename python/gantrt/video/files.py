@@ -27,10 +27,15 @@ _DECLARE_DURATION = ("mov", "matroska")  # containers whose header says how long
 _SLACK = Fraction(1)  # seconds a clip may be shorter than its header says
 
 
-def open_container(path: str | Path) -> av.container.InputContainer:
-    """Open a clip. The prefix keeps FFmpeg from taking `a:b.mp4` for a protocol. Raises UnsupportedInput."""
+def open_container(path: str | Path, formats: str | None = None) -> av.container.InputContainer:
+    """Open a clip. The prefix keeps FFmpeg from taking `a:b.mp4` for a protocol. Raises UnsupportedInput.
+
+    formats  FFmpeg's names of those allowed, with commas; None: all. A playlist can name any file or address, so
+             what a stranger sent is opened with a list
+    """
+    options = {"format_whitelist": formats, "protocol_whitelist": "file"} if formats else {}
     try:
-        return av.open(f"file:{path}", metadata_errors="replace")
+        return av.open(f"file:{path}", metadata_errors="replace", options=options)
     except (av.FFmpegError, OSError) as error:
         reason = (error.strerror or str(error)).lower()
         raise UnsupportedInput(f"{path}: cannot be read as a clip ({reason})") from error
@@ -41,17 +46,22 @@ class VideoFile:
 
     A packet that cannot be decoded costs its own frames only; that some were lost is raised, as TruncatedInput,
     after the last frame.
+
+    formats     see open_container
+    max_pixels  larger frames are not decoded, whatever the header said
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._container = open_container(path)
+    def __init__(self, path: str | Path, *, formats: str | None = None, max_pixels: int | None = None) -> None:
+        self.path, self.formats = Path(path), formats
+        self._container = open_container(path, formats)
         videos = [s for s in self._container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not videos:
             self.close()
             raise UnsupportedInput(f"{path}: there is no video in it")
         self._stream = videos[0]
         self._stream.thread_type = "AUTO"
+        if max_pixels:
+            self._stream.codec_context.options = {"max_pixels": str(max_pixels)}
         self._damaged = 0  # packets
         self._end = Fraction(0)  # of what was read, of any stream, in seconds
         self._decoded = self._decode()

@@ -51,15 +51,19 @@ def read_picture(path: str | Path) -> Picture:
     Grey, palette, CMYK and 16-bit pictures become 8-bit RGB, and the EXIF orientation is applied.
     Raises UnsupportedInput if it is missing, damaged, cut off, or claims more than MAX_PIXELS.
     """
-    data = _read(path)
-    header = _header(path, data)
+    return decode_picture(_read(path), path)
+
+
+def decode_picture(data: bytes, name: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The same of a whole file in memory; `name` is what errors call it."""
+    header = _header(name, data, max_pixels)
     try:
         stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise UnsupportedInput(f"{path}: this {header.format.upper()} cannot be decoded ({error.err})") from error
+        raise UnsupportedInput(f"{name}: this {header.format.upper()} cannot be decoded ({error.err})") from error
     if stored is None or stored.dtype not in (np.uint8, np.uint16):
         reason = "is damaged or cut off" if stored is None else f"holds {stored.dtype} values; 8 and 16 bit are read"
-        raise UnsupportedInput(f"{path}: this {header.format.upper()} {reason}")
+        raise UnsupportedInput(f"{name}: this {header.format.upper()} {reason}")
     return _upright(stored, header)
 
 
@@ -72,17 +76,23 @@ def write_picture(path: str | Path, picture: Picture, *, overwrite: bool = True)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"{path}: a picture is written as {', '.join(SUFFIXES)}")
+    if picture.alpha is not None and suffix not in _WITH_ALPHA:
+        log.debug("%s: %s has no transparency, so it is dropped", path, suffix)
+    encoded = encode_picture(picture, suffix)
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        try:
+            temporary.write_bytes(encoded)
+        except OSError as error:
+            raise GantrtError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def encode_picture(picture: Picture, suffix: str) -> bytes:
+    """The file `write_picture` writes; `suffix` is one of SUFFIXES."""
     image = cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR)
     if picture.alpha is not None and suffix in _WITH_ALPHA:
         image = np.dstack([image, picture.alpha])
-    elif picture.alpha is not None:
-        log.debug("%s: %s has no transparency, so it is dropped", path, suffix)
-    encoded = cv2.imencode(suffix, image, _QUALITY.get(suffix, []))[1]
-    with atomic_path(path, overwrite=overwrite) as temporary:
-        try:
-            temporary.write_bytes(encoded.tobytes())
-        except OSError as error:
-            raise GantrtError(f"{path}: cannot be written ({error.strerror or error})") from error
+    encoded: bytes = cv2.imencode(suffix, image, _QUALITY.get(suffix, []))[1].tobytes()
+    return encoded
 
 
 def picture_format(path: str | Path) -> str | None:
@@ -166,14 +176,14 @@ def _read(path: str | Path) -> bytes:
         raise UnsupportedInput(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _header(path: str | Path, data: bytes) -> Header:
+def _header(path: str | Path, data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     try:
         header = read_header(data)
     except ValueError as error:
         raise UnsupportedInput(f"{path}: {error}") from error
-    if header.width * header.height > MAX_PIXELS:
+    if header.width * header.height > max_pixels:
         raise UnsupportedInput(
-            f"{path}: claims {header.width}x{header.height}, more than the {MAX_PIXELS >> 20} megapixels we decode"
+            f"{path}: claims {header.width}x{header.height}, more than the {max_pixels / 1e6:.3g} megapixels we decode"
         )
     return header
 

@@ -35,9 +35,11 @@ class Tracks:
     other streams it cannot hold are left out, with a warning.
     """
 
-    def __init__(self, path: Path, out: av.container.OutputContainer, *, audio: bool) -> None:
+    def __init__(
+        self, path: Path, out: av.container.OutputContainer, *, audio: bool, formats: str | None = None
+    ) -> None:
         self._path, self._out = path, out
-        self._in = open_container(path)
+        self._in = open_container(path, formats)
         self._copied: dict[int, Any] = {}  # input stream index -> output stream
         self._encoded: dict[int, Any] = {}
         self._refused = 0
