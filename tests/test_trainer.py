@@ -49,7 +49,8 @@ def start(recipe: Recipe) -> tuple[Training, Batches]:
     data = Data(Path(recipe.data), (config.channels_a, config.channels_b), recipe.preparation(), paired=family.paired)
     batches = Batches(data, config.batch, recipe.seed)
     seed_everything(recipe.seed)
-    return Training(family, config, batches.steps_per_epoch, open_fabric("cpu", recipe.precision)), batches
+    fabric = open_fabric("cpu", recipe.precision)
+    return Training(family, config, batches.steps_per_epoch, fabric, ema=recipe.ema), batches
 
 
 def advance(training: Training, batches: Batches, steps: int) -> Training:
@@ -102,7 +103,7 @@ def test_a_step_changes_every_network_and_only_those_of_its_phase(family: str, t
 
 @pytest.mark.parametrize("family", EVERY)
 def test_n_plus_m_steps_equal_n_then_a_checkpoint_then_m(family: str, tmp_path: Path) -> None:
-    recipe = tiny_recipe(family, tmp_path / "data")
+    recipe = tiny_recipe(family, tmp_path / "data", ema=0.9)
     through, batches = start(recipe)
     run = Run(tmp_path / "run", recipe, through, batches.data, total=100)
     advance(through, batches, 4)
@@ -117,6 +118,9 @@ def test_n_plus_m_steps_equal_n_then_a_checkpoint_then_m(family: str, tmp_path: 
     assert resumed.done == 4
     advance(resumed, batches, 4)
     assert_equal(weights(through), weights(resumed))
+    assert through.averages
+    assert resumed.averages
+    assert_equal(*(dict(averages.nets.state_dict()) for averages in (through.averages, resumed.averages)))
     for name, optimizer in through.optimizers.items():
         states = optimizer.state_dict()["state"], resumed.optimizers[name].state_dict()["state"]
         for key, state in states[0].items():

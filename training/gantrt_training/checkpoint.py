@@ -36,6 +36,7 @@ SCHEMA = 1
 KEY = "gantrt"  # in the metadata of the .safetensors file
 FOLDER = "checkpoints"
 BEST = "best.json"
+_AVERAGED = "averaged."  # in front of the keys of moving averages
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Description:
     dropout: str = "off"  # when pictures are translated
     step: int = 0  # training steps made
     epoch: int = 0  # epochs completed
+    averaged: float = 0.0  # decay of the moving averages beside the generators; 0: none
     data: dict[str, Any] = field(default_factory=dict)  # layout and number of pictures
     made_by: dict[str, str] = field(default_factory=lambda: {"gantrt": __version__, "torch": torch.__version__})
     schema: int = SCHEMA
@@ -108,9 +110,14 @@ def describe(family: Family, preset: str, config: Any, nets: nn.ModuleDict, **re
     return Description(family.name, preset, asdict(config), tuple(nets), family.norm_mode(config), **rest)
 
 
-def save_weights(path: Path, description: Description, nets: nn.ModuleDict) -> None:
-    """Write `nets` and what they are to `path`, whole or not at all."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in nets.state_dict().items()}
+def save_weights(
+    path: Path, description: Description, nets: nn.ModuleDict, averages: nn.ModuleDict | None = None
+) -> None:
+    """Write `nets`, the moving averages of some of them and what they are to `path`, whole or not at all."""
+    found = nets.state_dict()
+    if averages is not None:
+        found |= averages.state_dict(prefix=_AVERAGED)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in found.items()}
     with atomic_path(path) as temporary, _disk(path):
         save_file(tensors, temporary, {KEY: json.dumps(asdict(description)), "format": "pt"})
 
@@ -141,17 +148,27 @@ def read_description(path: Path) -> Description:
     return description
 
 
-def load_weights(path: Path, description: Description, nets: nn.ModuleDict) -> nn.ModuleDict:
-    """Those of `nets` that the file holds, with its weights."""
+def load_weights(
+    path: Path, description: Description, nets: nn.ModuleDict, averages: nn.ModuleDict | None = None
+) -> nn.ModuleDict:
+    """Those of `nets` that the file holds, with its weights.
+
+    averages  gets the moving averages, if the file has them, else the weights they are averages of;
+              None: they take the place of the weights, as when pictures are translated
+    """
     missing = [name for name in description.networks if name not in nets]
     if missing:
         raise EngineCorrupt(f"{path}: {description.family} has no network {missing[0]!r}")
     kept = nn.ModuleDict({name: net for name, net in nets.items() if name in description.networks})
     try:
-        kept.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        moving = {key.removeprefix(_AVERAGED): tensors.pop(key) for key in list(tensors) if key.startswith(_AVERAGED)}
+        kept.load_state_dict(tensors | moving if averages is None else tensors)
+        if averages is not None:
+            averages.load_state_dict({key: (moving or tensors)[key] for key in averages.state_dict()})
     except (SafetensorError, OSError) as error:
         raise EngineCorrupt(f"{path}: is damaged ({error})") from error
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise EngineCorrupt(f"{path}: the weights do not fit {description.family} as configured ({reason})") from error
     return kept

@@ -34,6 +34,7 @@ class Recipe:
     steps: int | None = None  # where to stop; none: as many as the config says
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of convolutions; weights and losses stay fp32
+    ema: float = 0.0  # decay of a moving average of the generators, which samples and export then show; 0: none
     workers: int | None = None  # threads that decode ahead; none: 0 on a CPU, up to 8 beside a GPU
     swap: bool = False  # exchange A and B of the data
     max_pictures: int | None = None  # of each side and epoch; 0: all; none: as the config says
@@ -49,6 +50,8 @@ class Recipe:
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ValueError(f"{key} must be at least {least}, got {value}")
+        if self.ema >= 1:
+            raise ValueError(f"ema must be less than 1, such as 0.999, got {self.ema}")
 
     def load_family(self) -> Family:
         return load_family(self.family)
@@ -97,6 +100,7 @@ class Recipe:
 _LEAST = {
     "seed": 0,
     "steps": 1,
+    "ema": 0,
     "workers": 0,
     "max_pictures": 0,
     "log_every": 1,

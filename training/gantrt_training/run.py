@@ -29,13 +29,14 @@ class Run:
         if self._due(recipe.log_every):
             self.journal.write(training.done, training.epoch, recipe.config.batch, training.lr())
         if recipe.sample_every and self._due(recipe.sample_every):
-            self._sheet.save(training.nets, self.folder / "samples" / f"step_{training.done:07d}.png")
+            self._sheet.save(training.shown, self.folder / "samples" / f"step_{training.done:07d}.png")
         if self._due(recipe.checkpoint_every):
             self.save()
 
     def save(self) -> Path:
         """A checkpoint of the step made last: the path of its weights. Raises NonFiniteLoss rather than keep NaN."""
         training, path = self.training, checkpoint.weights_path(self.folder, self.training.done)
+        averages = training.averages
         training.losses.read()
         if self._saved != training.done:
             about = checkpoint.describe(
@@ -45,10 +46,11 @@ class Run:
                 training.nets,
                 step=training.done,
                 epoch=training.epoch,
+                averaged=averages.decay if averages else 0.0,
                 data=self._about,
             )
             checkpoint.save_state(checkpoint.state_path(path), training.state())
-            checkpoint.save_weights(path, about, training.nets)
+            checkpoint.save_weights(path, about, training.nets, averages.nets if averages else None)
             checkpoint.prune(self.folder, self.recipe.keep)
             self._saved = training.done
         return path

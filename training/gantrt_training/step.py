@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .data import to_float
+from .ema import Averages
 from .family import Family
 from .journal import Losses
 from .randomness import random_state, set_random_state
@@ -20,7 +21,8 @@ from .randomness import random_state, set_random_state
 class Training:
     """A family that learns: its networks, the optimisers that move them, and how far it is."""
 
-    def __init__(self, family: Family, config: Any, steps_per_epoch: int, fabric: Fabric) -> None:
+    def __init__(self, family: Family, config: Any, steps_per_epoch: int, fabric: Fabric, *, ema: float = 0.0) -> None:
+        """ema  decay of the generators' moving averages; 0: none are kept"""
         self.family, self.config, self.fabric, self.steps_per_epoch = family, config, fabric, steps_per_epoch
         self.done = 0  # steps
         self.losses = Losses()
@@ -30,6 +32,7 @@ class Training:
         self.optimizers = {name: _ready(o, fabric) for name, o in family.optimizers(self.nets, config).items()}
         self._others = [_parameters(self.nets, set(self.nets) - set(phase.trains)) for phase in self.phases]
         self._generators = set(family.generators.values())
+        self.averages = Averages(self.nets, family.generators.values(), ema) if ema else None
 
     def step(self, a: Tensor, b: Tensor) -> None:
         """One training step on a batch, (n, c, h, w) in [-1, 1] on the device.
@@ -55,7 +58,14 @@ class Training:
             optimizer.step()
             phase.after(self.nets)
             self.losses.add(self.done, phase.name, tuple(terms), values.detach())
+        if learns and self.averages is not None:
+            self.averages.update(self.nets, self.done)
         self.done += 1
+
+    @property
+    def shown(self) -> nn.ModuleDict:
+        """The networks as they are sampled, judged and exported: with averaged generators, if averages are kept."""
+        return self.nets if self.averages is None else self.averages.over(self.nets)
 
     @property
     def epoch(self) -> int:

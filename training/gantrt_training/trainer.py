@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from gantrt.errors import EngineCorrupt, UnsupportedInput, UsageError
 from gantrt.progress import Progress
+from torch import nn
 
 from . import checkpoint
 from .data import Batches, Data
@@ -46,7 +47,7 @@ def train(
     enter(folder, resume=resume, overwrite=overwrite)
 
     seed_everything(recipe.seed)
-    training = Training(family, config, batches.steps_per_epoch, fabric)
+    training = Training(family, config, batches.steps_per_epoch, fabric, ema=recipe.ema)
     if resume:
         restore(training, folder)
     start, total = training.done, recipe.steps or family.total_steps(config, batches.steps_per_epoch)
@@ -86,7 +87,8 @@ def restore(training: Training, folder: Path) -> None:
     description = checkpoint.read_description(path)
     if set(description.networks) != set(training.nets):
         raise EngineCorrupt(f"{path}: holds {', '.join(description.networks)}, not what {training.family.name} trains")
-    checkpoint.load_weights(path, description, training.nets)
+    averages = training.averages.nets if training.averages else nn.ModuleDict()
+    checkpoint.load_weights(path, description, training.nets, averages)
     try:
         training.load_state(checkpoint.load_state(checkpoint.state_path(path), training.fabric.device))
     except (KeyError, ValueError, TypeError) as error:
