@@ -112,7 +112,7 @@ def test_what_is_remembered_equals_what_is_decoded(tmp_path: Path) -> None:
 def test_both_halves_of_a_pair_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     real = data_module.read_picture
-    monkeypatch.setattr(data_module, "read_picture", lambda path, channels: calls.append(path) or real(path, channels))
+    monkeypatch.setattr(data_module, "read_picture", lambda path, *how: calls.append(path) or real(path, *how))
     batches = Batches(Data(make_pairs(tmp_path), (3, 3), CUT, paired=True), batch=1, seed=0)
     seen(batches, range(10))
     assert len(calls) == 5

@@ -257,11 +257,25 @@ def test_ctrl_c_saves_the_running_step(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_an_unreadable_picture_saves_what_was_learnt(tmp_path: Path) -> None:
-    recipe = tiny_recipe("tiny_unpaired", tmp_path / "data", steps=50)
-    (tmp_path / "data" / "trainA" / "3.png").write_bytes(b"broken")
-    with pytest.raises(UnsupportedInput, match=r"trainA/3\.png"):
+    recipe = tiny_recipe("tiny_unpaired", tmp_path / "data", steps=50, max_unreadable=1)
+    for name in ("3", "4"):
+        (tmp_path / "data" / "trainA" / f"{name}.png").write_bytes(b"broken")
+    with pytest.raises(UnsupportedInput, match=r"2 pictures cannot be used, 1 may be.*trainA/\d\.png.*trainA/\d\.png"):
         train(recipe, tmp_path / "run", progress=False)
     assert len(checkpoint.weights_in(tmp_path / "run")) == 1
+
+
+def test_unreadable_pictures_within_the_limit_are_named_once_and_skipped(tmp_path: Path, caplog: Any) -> None:
+    recipe = tiny_recipe("tiny_unpaired", tmp_path / "data", steps=12, max_unreadable=2)
+    broken = [tmp_path / "data" / name for name in ("trainA/3.png", "testB/0.png")]
+    for path in broken:
+        path.write_bytes(b"broken")
+    with caplog.at_level("WARNING", logger="gantrt"):
+        whole = train(recipe, tmp_path / "whole", progress=False)
+    assert all(caplog.text.count(str(path)) == 1 for path in broken)
+    train(dataclasses.replace(recipe, steps=7), tmp_path / "cut", progress=False)
+    resumed = train(recipe, tmp_path / "cut", resume=True, progress=False)  # what is skipped is skipped again
+    assert_equal(*(dict(checkpoint.load_run(path).nets.state_dict()) for path in (whole, resumed)))
 
 
 def test_a_loss_that_is_not_finite_stops_naming_step_and_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +356,7 @@ def test_a_device_that_is_not_here_is_no_silent_fallback(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("overrides", "match"),
-    [({"size": 10}, "multiple of 4"), ({"batch": 0}, "batch 0"), ({"channels_a": 2}, r"1 \(grey\) or 3 \(RGB\)")],
+    [({"size": 10}, "multiple of 4"), ({"batch": 0}, "batch 0"), ({"channels_a": 0}, "at least 1")],
 )
 def test_sizes_and_channels_a_family_cannot_take_are_refused(overrides: dict[str, int], match: str) -> None:
     recipe = make_recipe("tiny_paired", "x", overrides=overrides)

@@ -34,6 +34,7 @@ from .half import retype
 from .nets.norm import NormAct, NormMode, batch_norm_as
 from .parity import measure
 from .recipe import Recipe
+from .sizes import height_width
 
 log = logging.getLogger("gantrt")
 
@@ -165,7 +166,7 @@ def _direction(family: Family, nets: nn.ModuleDict, asked: Direction | None) -> 
 
 def _input_spec(source: Source, request: Request) -> InputSpec:
     config, rule = source.config, source.family.size_rule(source.config)
-    height, width = request.size or rule.fixed or (config.size, config.size)
+    height, width = request.size or rule.fixed or height_width(config.size)
     if rule.fixed and (request.dynamic or (height, width) != rule.fixed):
         raise UsageError(
             f"export: this {source.family.name} takes {rule.fixed[0]}x{rule.fixed[1]} only: its fully connected layer "

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 
 from gantrt.errors import UsageError
 
+from .sizes import HeightWidth, make_size
+
 C = TypeVar("C")
 
 
@@ -43,6 +45,8 @@ def parse(value: Any, wanted: Any) -> Any:
         if type(None) in inner and (value is None or str(value).strip().lower() == "none"):
             return None
         return _parse_first(value, [kind for kind in inner if kind is not type(None)])
+    if wanted is HeightWidth:
+        return _parse_size(value)
     if origin is Literal:
         return next(choice for choice in inner if _same(choice, value)) if _is_choice(value, inner) else _refuse(value)
     if origin is tuple:
@@ -63,7 +67,7 @@ def describe(wanted: Any) -> str:
         return "one of " + ", ".join(str(choice) for choice in inner)
     if origin is tuple:
         return f"{describe(inner[0])}, several with commas between"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[wanted]
+    return {HeightWidth: "HxW", bool: "true or false", int: "a whole number", float: "a number", str: "text"}[wanted]
 
 
 def unknown_key(key: str, names: Sequence[str]) -> str:
@@ -77,7 +81,7 @@ def _parse_first(value: Any, kinds: list[Any]) -> Any:
     for kind in kinds:
         try:
             return parse(value, kind)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
     return _refuse(value)
 
@@ -90,6 +94,12 @@ def _parse_tuple(value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(kinds) != len(items):
         _refuse(value)
     return tuple(parse(item, kind) for item, kind in zip(items, kinds, strict=True))
+
+
+def _parse_size(value: Any) -> Any:
+    height, width = value.lower().split("x") if isinstance(value, str) else value
+    sides = [_parse_number(side, int) for side in (height, width)]
+    return make_size(*sides) if min(sides) > 0 else _refuse(value)
 
 
 def _parse_bool(value: Any) -> bool:

@@ -1,21 +1,33 @@
-"""Picture files: which of a folder's files they are, and what is in them. Needs OpenCV, not torch."""
+"""Picture files: which of a folder's files they are, and what is in them. Needs OpenCV, not torch.
+
+Grey and colour pictures are OpenCV's; arrays of any number of channels are read by stacks.py. How a file begins says
+what it is, not its suffix.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from gantrt.errors import UnsupportedInput
 from numpy.typing import NDArray
 
+from .stacks import ARRAYS, TIFFS, read_array, read_tiff
+
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its decoders chat; our error names the file
 
-Picture = NDArray[np.uint8]
+Picture = NDArray[Any]  # of uint8, or of uint16 where 16 bits are kept
+Bits = Literal[8, 16]
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2", ".pgm", ".ppm", ".pnm")
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"RIFF", b"P4", b"P5", b"P6")
+_SUFFIXES = {
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2", ".pgm", ".ppm", ".pnm"),
+    *(".npy", ".npz"),
+}
+_JPEG = b"\xff\xd8\xff"
+_MAGIC = (_JPEG, b"\x89PNG\r\n", b"BM", b"GIF8", *TIFFS, b"RIFF", b"P4", b"P5", b"P6", b"\x93NUMPY")
+_DEEPEST = {8: 255, 16: 65535}  # the largest value that so many bits hold
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -28,29 +40,65 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted(path for path in visible if path.suffix.lower() in _SUFFIXES or _begins_as_picture(path))
 
 
-def read_picture(path: Path, channels: int) -> Picture:
-    """(h, w, channels) uint8, RGB for 3 channels, grey for 1; turned upright as its EXIF data say.
+def read_picture(path: Path, channels: int, bits: Bits = 8, white: int = 65535) -> Picture:
+    """(h, w, channels), uint8 or with bits=16 uint16; upright as EXIF data say.
 
-    16-bit values are scaled to 8 bits; alpha is dropped, colours stay as they are stored.
-    Raises UnsupportedInput, which names the file, if it is damaged or no picture.
+    channels  1: grey; 3: RGB, alpha dropped, colours as they are stored; 4: RGBA; any other number, and any array or
+              many-layered TIFF: exactly what the file holds, as (h, w, channels), (channels, h, w) or pages
+    white     the value of a 16-bit picture that counts as white; what lies above is white, too
+    Fractions must lie in [0, 1], and 1 is white. Raises UnsupportedInput, which names the file, if it is damaged, no
+    picture, or of other channels.
     """
-    flags = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
-    picture: NDArray[Any] = _decode(path, flags)
-    if picture.dtype == np.uint16:
-        picture = ((picture.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    elif picture.dtype != np.uint8:
-        raise UnsupportedInput(f"{path}: holds {picture.dtype} values; save it with 8 or 16 bits per channel")
-    if channels == 1:
-        return picture[..., None] if picture.ndim == 2 else picture
-    return np.ascontiguousarray(picture[..., ::-1])
+    data = _bytes(path)
+    if data[:6].tobytes().startswith(ARRAYS):
+        return _levels(read_array(path, channels), bits, white, path)
+    if channels in (1, 3):
+        picture = _decode(
+            path, data, cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+        )
+        picture = picture[..., None] if picture.ndim == 2 else picture[..., ::-1]
+        return np.ascontiguousarray(_levels(picture, bits, white, path))
+    if data[:4].tobytes().startswith(TIFFS):
+        return _levels(read_tiff(path, channels), bits, white, path)
+    stored = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    there = 1 if stored.ndim == 2 else stored.shape[2]
+    if channels != 4 or there != 4:
+        raise UnsupportedInput(
+            f"{path}: holds {there} channels, not {channels}; "
+            + (
+                "set channels_a and channels_b to what is there"
+                if channels < 5
+                else "such pictures are .npy, .npz or .tif"
+            )
+        )
+    return np.ascontiguousarray(_levels(stored, bits, white, path)[..., [2, 1, 0, 3]])
+
+
+def _levels(values: NDArray[Any], bits: Bits, white: int, path: Path) -> Picture:
+    """Values as whole numbers of so many bits."""
+    most, kept = _DEEPEST[bits], np.dtype(f"uint{bits}")
+    if values.dtype == kept and (bits == 8 or white == most):
+        return values
+    whites = {"uint8": 255, "uint16": white, "bool": 1}
+    if values.dtype.name in whites:
+        white = whites[values.dtype.name]
+        scaled: NDArray[Any] = (np.minimum(values, white).astype(np.uint64) * most + white // 2) // white
+        return scaled.astype(kept)
+    if values.dtype.kind != "f":
+        raise UnsupportedInput(f"{path}: holds {values.dtype} values; save it with 8 or 16 bits, or as fractions of 1")
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not (low >= 0.0 and high <= 1.0):  # NaN is not either
+        raise UnsupportedInput(f"{path}: holds fractions from {low:.4g} to {high:.4g}; scale them to 0 ... 1")
+    return np.rint(values.astype(np.float64) * most).astype(kept)
 
 
 def read_as_stored(path: Path) -> NDArray[Any]:
     """(h, w) or (h, w, 3 or 4) in OpenCV's order, with the bits, greys and alpha of the file; turned upright."""
-    upright = _decode(path, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
-    if path.suffix.lower() in {".jpg", ".jpeg"}:
+    data = _bytes(path)
+    upright = _decode(path, data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    if data[:3].tobytes() == _JPEG:
         return upright
-    stored = _decode(path, cv2.IMREAD_UNCHANGED)  # the only way to alpha; leaves EXIF aside
+    stored = _decode(path, data, cv2.IMREAD_UNCHANGED)  # the only way to alpha; leaves EXIF aside
     return stored if stored.ndim == 3 and stored.shape[2] == 4 else upright
 
 
@@ -67,11 +115,14 @@ def halves(picture: NDArray[Any], path: Path) -> tuple[NDArray[Any], NDArray[Any
     return picture[:, : width // 2], picture[:, width // 2 :]
 
 
-def _decode(path: Path, flags: int) -> NDArray[Any]:
+def _bytes(path: Path) -> NDArray[np.uint8]:
     try:
-        data = np.fromfile(path, np.uint8)
+        return np.fromfile(path, np.uint8)
     except OSError as error:
         raise UnsupportedInput(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _decode(path: Path, data: NDArray[np.uint8], flags: int) -> NDArray[Any]:
     try:
         picture: NDArray[Any] | None = cv2.imdecode(data, flags) if data.size else None
     except cv2.error as error:

@@ -26,7 +26,10 @@ class ImagePool:
         return len(self._images)
 
     def query(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) → the same shape, dtype and device, detached: each picture itself, or one from the pool."""
+        """(N, C, H, W) → the same dtype and device, detached: each picture itself, or one from the pool.
+
+        At N = 1 pictures may differ in size, and so may what comes back.
+        """
         answer = images.detach().clone()
         for index in range(len(answer) if self.size else 0):
             new = images[index].detach().clone()
@@ -34,8 +37,13 @@ class ImagePool:
                 self._images.append(new)
             elif self._draw(2):
                 slot = self._draw(self.size)
-                answer[index].copy_(self._images[slot])
-                self._images[slot] = new
+                old, self._images[slot] = self._images[slot], new
+                if old.shape == new.shape:
+                    answer[index].copy_(old)
+                elif len(images) == 1:
+                    return old[None].clone()
+                else:
+                    raise ValueError("pool: pictures of several sizes need batch=1, or pool_size=0")
         return answer
 
     def _draw(self, below: int) -> int:

@@ -15,9 +15,11 @@ from typing import Any, Literal
 from gantrt.atomic import atomic_path
 from gantrt.errors import EngineCorrupt, EngineMismatch, UsageError
 
-from .data import Interpolation, Preparation
 from .family import Family, list_families, load_family, make_config
 from .overrides import apply_overrides, unknown_key
+from .pictures import Bits
+from .preparation import UNCUT, Interpolation, Preparation, Preprocess
+from .sizes import HeightWidth, height_width, make_size
 
 SCHEMA = 1
 
@@ -38,7 +40,11 @@ class Recipe:
     workers: int | None = None  # threads that decode ahead; none: 0 on a CPU, up to 8 beside a GPU
     swap: bool = False  # exchange A and B of the data
     max_pictures: int | None = None  # of each side and epoch; 0: all; none: as the config says
+    preprocess: Preprocess = "resize_and_crop"  # or scale_width_and_crop, scale_width, crop, none
     interpolation: Interpolation | None = None  # how pictures are resized; none: as the config says, or bicubic
+    bits: Bits = 8  # kept of each value of a picture: 8 or 16
+    white: int = 65535  # the value of a 16-bit picture that counts as white: 4095 from a 12-bit camera
+    max_unreadable: int = 10  # pictures that may be skipped because they cannot be used; one more stops the training
     log_every: int = 50  # steps
     sample_every: int = 500  # steps; 0: never
     samples: int = 6  # test pictures of each side on a sample sheet
@@ -58,13 +64,23 @@ class Recipe:
 
     def preparation(self) -> Preparation:
         """What a Config may say with load_scale, flip and interpolation: pictures are used as they are without."""
-        config = self.config
+        config, rule = self.config, self.load_family().size_rule(self.config)
         default: Interpolation = getattr(config, "interpolation", "bicubic")
+        if rule.fixed and self.preprocess in UNCUT:
+            raise UsageError(
+                f"{self.family}: preprocess={self.preprocess} leaves pictures their own sizes, and these networks "
+                f"take {rule.fixed[0]}x{rule.fixed[1]} only; cut them (preprocess=resize_and_crop)"
+            )
+        scale = getattr(config, "load_scale", 1.0)
         return Preparation(
             size=config.size,
-            load_size=max(config.size, round(config.size * getattr(config, "load_scale", 1.0))),
+            load_size=make_size(*(max(side, round(side * scale)) for side in height_width(config.size))),
             flip=getattr(config, "flip", False),
             interpolation=self.interpolation or default,
+            mode=self.preprocess,
+            multiple=rule.multiple,
+            bits=self.bits,
+            white=self.white,
         )
 
     def pictures_per_epoch(self) -> int:
@@ -103,6 +119,8 @@ _LEAST = {
     "ema": 0,
     "workers": 0,
     "max_pictures": 0,
+    "white": 1,
+    "max_unreadable": 0,
     "log_every": 1,
     "sample_every": 0,
     "samples": 1,
@@ -160,7 +178,7 @@ def _table(rows: list[tuple[str, Any, dict[str, str]]]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and not isinstance(value, HeightWidth):
         return ",".join(_text(item) for item in value)
     return str(value).lower() if value is None or isinstance(value, bool) else f"{value}"
 

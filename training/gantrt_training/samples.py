@@ -36,7 +36,7 @@ class SampleSheet:
             for direction in self._family.generators:
                 rows += self._rows(nets, direction)
         nets.train()
-        return _mosaic([to_pictures(row) for row in rows])
+        return _mosaic([as_seen(to_pictures(row)) for row in rows])
 
     def save(self, nets: nn.ModuleDict, path: Path) -> None:
         with atomic_path(path) as temporary:
@@ -55,17 +55,32 @@ class SampleSheet:
         return torch.cat([self._family.image(net, one) for one in one_by_one])
 
 
+def as_seen(pictures: Picture) -> Picture:
+    """(n, h, w, c) → (n, h, k w, 3), to look at.
+
+    Grey and RGB as they are; of four channels the first three as colours and the fourth, alpha or infrared, in grey
+    beside them; of any other number each in grey, side by side.
+    """
+    channels = pictures.shape[3]
+    if channels in (1, 3):
+        return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
+    parts = [pictures[..., :3], pictures[..., 3:]] if channels == 4 else np.split(pictures, channels, axis=3)
+    return np.concatenate([np.broadcast_to(part, (*part.shape[:3], 3)) for part in parts], axis=2)
+
+
 def _spread(side: Side, count: int) -> Tensor:
     indices = np.linspace(0, len(side) - 1, min(count, len(side))).round().astype(int)
     return to_float(torch.from_numpy(np.stack([side.whole(index) for index in indices.tolist()])))
 
 
 def _mosaic(rows: list[Picture]) -> Picture:
-    height, width = rows[0].shape[1:3]
-    columns = max(map(len, rows))
-    sheet = np.full((len(rows) * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
+    """Rows of pictures (n, h, w, 3), w of each row its own, on white."""
+    height = rows[0].shape[1]
+    wide = max(len(row) * (row.shape[2] + _GAP) - _GAP for row in rows)
+    sheet = np.full((len(rows) * (height + _GAP) - _GAP, wide, 3), 255, np.uint8)
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
+            width = picture.shape[1]
             top, left = y * (height + _GAP), x * (width + _GAP)
             sheet[top : top + height, left : left + width] = picture
     return sheet

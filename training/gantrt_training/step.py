@@ -104,7 +104,7 @@ class Training:
 
 
 def upload(pictures: Tensor, device: torch.device) -> Tensor:
-    """(n, h, w, c) uint8 on the CPU → (n, c, h, w) float in [-1, 1] on the device; does not wait for it."""
+    """(n, h, w, c) uint8 or uint16 on the CPU → (n, c, h, w) float in [-1, 1] on the device; does not wait for it."""
     if device.type == "cuda":
         pictures = pictures.pin_memory().to(device, non_blocking=True)
     return to_float(pictures)

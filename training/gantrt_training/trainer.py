@@ -22,6 +22,7 @@ from .interruption import interruptions
 from .randomness import seed_everything
 from .recipe import Recipe
 from .run import Run
+from .sizes import HeightWidth, height_width
 from .step import Training, upload
 
 log = logging.getLogger("gantrt")
@@ -42,7 +43,14 @@ def train(
     check_size(family, config)
     fabric = open_fabric(recipe.device, recipe.precision)
     channels = (config.channels_a, config.channels_b)
-    data = Data(Path(recipe.data), channels, recipe.preparation(), paired=family.paired, swap=recipe.swap)
+    data = Data(
+        Path(recipe.data),
+        channels,
+        recipe.preparation(),
+        paired=family.paired,
+        swap=recipe.swap,
+        max_unreadable=recipe.max_unreadable,
+    )
     batches = Batches(data, config.batch, recipe.seed, recipe.pictures_per_epoch())
     enter(folder, resume=resume, overwrite=overwrite)
 
@@ -117,17 +125,18 @@ def enter(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def check_size(family: Family, config: Any) -> None:
-    """UsageError if the family's networks cannot take the config's crop, or its pictures are neither grey nor RGB."""
-    rule = family.size_rule(config)
-    if config.size % rule.multiple or config.size < 1:
+    """UsageError if the family's networks cannot take the config's crop, or its pictures have no channels."""
+    rule, size = family.size_rule(config), height_width(config.size)
+    if min(size) < 1 or any(side % rule.multiple for side in size):
         raise UsageError(f"{family.name}: size {config.size} must be a multiple of {rule.multiple}")
-    if rule.fixed and rule.fixed != (config.size, config.size):
-        raise UsageError(f"{family.name}: size {config.size} must be {rule.fixed[0]}, for which its networks are made")
+    if rule.fixed and rule.fixed != size:
+        fixed = HeightWidth(*rule.fixed)
+        raise UsageError(f"{family.name}: size {config.size} must be {fixed}, for which its networks are made")
     if config.batch < 1:
         raise UsageError(f"{family.name}: batch {config.batch} must be at least 1")
     for key in ("channels_a", "channels_b"):
-        if getattr(config, key) not in (1, 3):
-            raise UsageError(f"{family.name}: {key} must be 1 (grey) or 3 (RGB), got {getattr(config, key)}")
+        if getattr(config, key) < 1:
+            raise UsageError(f"{family.name}: {key} must be at least 1, got {getattr(config, key)}")
 
 
 def _threads(recipe: Recipe, device: torch.device) -> int:

@@ -18,6 +18,7 @@ from ..nets.patchgan import PatchGAN
 from ..nets.resnet import PlainNorm, ResNet, Upsample
 from ..pool import ImagePool
 from ..schedules import constant_then_linear
+from ..sizes import Size
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class CycleGANConfig:
 
     channels_a: int = 3  # of the pictures of domain A
     channels_b: int = 3  # of the pictures of domain B
-    size: int = 256  # training crop, pixels
+    size: Size = 256  # training crop: pixels, or HxW
     load_scale: float = 286 / 256  # pictures are resized to size times this, then cropped at random
     flip: bool = True  # mirror at random
     batch: int = 1  # pictures of each side in a step

@@ -17,6 +17,7 @@ from ..losses import Gan, adversarial, feature_matching, l2
 from ..nets.disco import DiscoDiscriminator, DiscoGenerator
 from ..pool import ImagePool
 from ..schedules import linear_to_zero
+from ..sizes import Size, height_width
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class DiscoGANConfig:
 
     channels_a: int = 3  # of the pictures of domain A
     channels_b: int = 3  # of the pictures of domain B
-    size: int = 64  # 4 times a power of two, at least 16
+    size: Size = 64  # training crop: pixels, or HxW; the shorter side 4 times a power of two, at least 16
     load_scale: float = 1.0  # pictures are resized to size times this, then cropped at random
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"  # how they are resized
     flip: bool = False  # mirror at random
@@ -135,7 +136,7 @@ class DiscoGAN(Family):
         return linear_to_zero(step // steps_per_epoch, config.constant_epochs, config.epochs)
 
     def size_rule(self, config: DiscoGANConfig) -> SizeRule:
-        return SizeRule(config.size if config.bottleneck else 2 ** _downs(config))
+        return SizeRule(min(height_width(config.size)) if config.bottleneck else 2 ** _downs(config))
 
     def scalars(self, terms: Terms) -> Terms:
         """The book's names: g_loss_a2b, g_loss_b2a, and da_loss, da_loss_real, da_loss_fake, likewise for db.
@@ -159,9 +160,11 @@ class DiscoGAN(Family):
 
 
 def _downs(config: DiscoGANConfig) -> int:
-    downs = config.size.bit_length() - 3
-    if downs < 2 or config.size != 4 * 2**downs:
-        raise UsageError(f"discogan: size must be 16, 32, 64, 128, ..., got {config.size}")
+    """Halvings that leave 4 pixels of the shorter side."""
+    shorter = min(height_width(config.size))
+    downs = shorter.bit_length() - 3
+    if downs < 2 or shorter != 4 * 2**downs:
+        raise UsageError(f"discogan: the shorter side of size must be 16, 32, 64, 128, ..., got {config.size}")
     return downs
 
 

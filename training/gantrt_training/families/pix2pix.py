@@ -20,6 +20,7 @@ from ..nets.resnet import PlainNorm
 from ..nets.unet import UNet
 from ..pool import ImagePool
 from ..schedules import constant_then_linear
+from ..sizes import Size, height_width
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Pix2PixConfig:
 
     channels_a: int = 3  # of the pictures given
     channels_b: int = 3  # of the pictures wanted
-    size: int = 256  # training crop, pixels
+    size: Size = 256  # training crop: pixels, or HxW
     load_scale: float = 286 / 256  # pictures are resized to size times this, then cropped at random
     flip: bool = True  # mirror at random, both pictures of a pair alike
     batch: int = 1  # pictures of each side in a step
@@ -91,7 +92,7 @@ class Pix2Pix(Family):
 
 
 def _downs(config: Pix2PixConfig) -> int:
-    twos = (config.size & -config.size).bit_length() - 1  # how often size can be halved
+    twos = min((side & -side).bit_length() - 1 for side in height_width(config.size))  # how often it can be halved
     downs = config.downs or min(twos, 8)
     if not 5 <= downs <= twos:
         wanted = f"{config.downs} times" if config.downs else "5 to 8 times"

@@ -18,6 +18,7 @@ from ..nets.norm import NormAct
 from ..nets.ugatit import UGATITDiscriminator, UGATITGenerator
 from ..pool import ImagePool
 from ..schedules import linear_to_zero
+from ..sizes import Size, height_width
 
 GENERATORS = ("g_ab", "g_ba")
 DISCRIMINATORS = ("d_a_global", "d_b_global", "d_a_local", "d_b_local")
@@ -29,7 +30,7 @@ class UGATITConfig:
 
     channels_a: int = 3  # of the pictures of domain A
     channels_b: int = 3  # the identity loss wants as many as channels_a
-    size: int = 256  # training crop, pixels; the full generator takes no other
+    size: Size = 256  # training crop: pixels, or HxW; the full generator takes no other
     load_scale: float = 286 / 256  # pictures are resized to size times this, then cropped at random
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"  # how they are resized
     flip: bool = True  # mirror at random
@@ -117,7 +118,7 @@ class UGATIT(Family):
         return linear_to_zero(step + config.zero_last, total // 2, total)
 
     def size_rule(self, config: UGATITConfig) -> SizeRule:
-        return SizeRule(4, None if config.light else (config.size, config.size))
+        return SizeRule(4, None if config.light else height_width(config.size))
 
     def image(self, generator: nn.Module, x: Tensor) -> Tensor:
         return generator(x)[0]  # type: ignore[no-any-return]
@@ -130,9 +131,10 @@ def _generator(config: UGATITConfig, in_channels: int, out_channels: int) -> UGA
 
 def _n_dis(config: UGATITConfig) -> int:
     """Layers of the global discriminators. The last one still needs 3x3: 1 more than fits after all the halvings."""
-    most = config.size.bit_length() - 1
+    size = height_width(config.size)
+    most = min(size).bit_length() - 1
     n_dis = config.n_dis or min(7, most)
-    if config.size % 4 or not 3 <= n_dis <= most:
+    if any(side % 4 for side in size) or not 3 <= n_dis <= most:
         raise UsageError(
             f"ugatit: size {config.size} with n_dis {n_dis}: size must be a multiple of 4 and at least 2^n_dis, "
             "n_dis at least 3"

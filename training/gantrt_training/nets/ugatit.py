@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..sizes import Size, height_width
 from .conv import ConvNorm, ResizeConv2d, reflect
 from .norm import NormAct
 from .resnet import ResidualBlock
@@ -49,7 +50,7 @@ class AdaLINBlock(nn.Module):
 class UGATITGenerator(nn.Module):
     """(N, in_channels, H, W) → picture (N, out_channels, H, W), CAM logits (N, 2), heat map (N, 1, H/4, W/4).
 
-    full_size  None: light, any H and W that are multiples of 4; else the one height and width it can take
+    full_size  None: light, any H and W that are multiples of 4; else the one size it can take
     Keys: stem, down.{i}.{conv,norm}, encoder.{i}.{conv1,conv2}, gap_fc, gmp_fc, mix, mlp.{0,2}, gamma, beta,
     decoder.{i}.{conv1,norm1.rho,conv2,norm2.rho}, up.{i}.{conv,norm.{rho,scale,shift}}, head; only `mix` has a bias.
     """
@@ -61,7 +62,7 @@ class UGATITGenerator(nn.Module):
         *,
         ngf: int = 64,
         n_blocks: int = 4,
-        full_size: int | None = None,
+        full_size: Size | None = None,
     ) -> None:
         super().__init__()
         wide = 4 * ngf
@@ -83,7 +84,10 @@ class UGATITGenerator(nn.Module):
         self.gap_fc = nn.Linear(wide, 1, bias=False)
         self.gmp_fc = nn.Linear(wide, 1, bias=False)
         self.mix = nn.Conv2d(2 * wide, wide, 1)
-        seen = wide if full_size is None else wide * (full_size // 4) ** 2
+        seen = wide
+        if full_size is not None:
+            height, width = height_width(full_size)
+            seen = wide * (height // 4) * (width // 4)
         self.mlp = nn.Sequential(
             nn.Linear(seen, wide, bias=False), nn.ReLU(), nn.Linear(wide, wide, bias=False), nn.ReLU()
         )
