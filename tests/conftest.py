@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: with tiny networks a second thread only waits
+os.environ["GANTRT_CACHE"] = "off"  # tests leave nothing in the user's cache folder
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -21,7 +21,7 @@ QUICK = ["--duration", "0.02", "--iterations", "5", "--warmup-ms", "1", "--frame
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GANTRT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,28 +111,99 @@ def test_run_releases_the_gil(tmp_path: Path, runtime: str) -> None:
     assert during > 1000  # with the GIL held it would be a handful of switches
 
 
-def test_compiled_models_are_kept_and_never_mistaken_for_another(tmp_path: Path) -> None:
-    cache, options = tmp_path / "cache", Options(precision="fp32", cache_dir=str(tmp_path / "cache"))
+def test_a_compiled_model_is_kept_and_never_mistaken_for_another(tmp_path: Path) -> None:
+    options = Options(precision="fp32", cache_dir=str(tmp_path / "cache"))
+    a, b = write_generator(tmp_path / "a.onnx", seed=1), write_generator(tmp_path / "b.onnx", seed=2)
     x = noise(1, 3, 16, 24)
-    first = run(open_engine(write_generator(tmp_path / "a.onnx", seed=1), options), x)
-    kept = sorted(cache.iterdir())
-    assert kept
-    other = run(open_engine(write_generator(tmp_path / "b.onnx", seed=2), options), x)
-    assert np.abs(first - other).max() > 0.01  # same graph, other weights
-    for file in kept:
-        file.chmod(0o644)
-        file.write_bytes(file.read_bytes()[:100])
-    np.testing.assert_array_equal(run(open_engine(tmp_path / "a.onnx", options), x), first)
+    first, other = open_engine(a, options), open_engine(b, options)
+    assert not first.from_cache
+    assert not other.from_cache
+    assert np.abs(run(first, x) - run(other, x)).max() > 0.01  # same graph, other weights
+    again = open_engine(a, options)
+    assert again.from_cache
+    np.testing.assert_array_equal(run(again, x), run(first, x))
+    assert not open_engine(a, replace(options, threads=1)).from_cache  # another option, another model
 
 
-def test_cache_folder_follows_xdg_and_may_be_unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("harm", ["cut", "emptied", "a byte changed", "another program's"])
+def test_a_damaged_cache_costs_time_and_nothing_else(tmp_path: Path, harm: str) -> None:
+    path, options = write_generator(tmp_path / "g.onnx"), Options(cache_dir=str(tmp_path / "cache"))
+    x = noise(1, 3, 16, 24)
+    wanted = run(open_engine(path, options), x)
+    (file,) = (tmp_path / "cache").iterdir()
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    changed = {"cut": data[:5000], "emptied": b"", "a byte changed": data, "another program's": b"text " * 2000}
+    file.write_bytes(changed[harm])
+    engine = open_engine(path, options)
+    assert not engine.from_cache
+    np.testing.assert_array_equal(run(engine, x), wanted)
+    assert open_engine(path, options).from_cache  # mended
+
+
+def test_what_openvino_cannot_import_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gantrt.model_cache import ModelCache
+
+    path, options = write_generator(tmp_path / "g.onnx"), Options(cache_dir=str(tmp_path / "cache"))
+    open_engine(path, options)
+    (file,) = (tmp_path / "cache").iterdir()
+    cache = ModelCache(tmp_path / "cache", 1 << 30)
+    cache.write(file.stem, b"sound by its checksum, but no model" * 100)
+    engine = open_engine(path, options)
+    assert not engine.from_cache
+    assert run(engine, noise(1, 3, 16, 24)).any()
+
+
+def test_cache_folder_follows_the_environment_and_may_be_unwritable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_pointwise(tmp_path / "p.onnx")
+    monkeypatch.delenv("GANTRT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     open_engine(path, Options())
-    assert list((tmp_path / "home" / "gantrt").rglob("*.blob"))
+    assert list((tmp_path / "home" / "gantrt").rglob("*.model"))
+    monkeypatch.setenv("GANTRT_CACHE", str(tmp_path / "elsewhere"))
+    assert not open_engine(path, Options()).from_cache
+    assert list((tmp_path / "elsewhere").glob("*.model"))
+    monkeypatch.setenv("GANTRT_CACHE", "off")
+    assert not open_engine(path, Options()).from_cache
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no folder can be made below a file
+    monkeypatch.setenv("GANTRT_CACHE", str(tmp_path / "file" / "below"))  # no folder can be made below a file
     assert run(open_engine(path, Options()), noise(1, 3, 16, 24)).any()
+
+
+def test_engine_says_in_which_precision_its_layers_compute(tmp_path: Path) -> None:
+    path = write_generator(tmp_path / "g.onnx")
+    assert open_engine(path, FP32).arithmetic() == {"fp32": 2}
+    default = open_engine(path, Options(cache_dir=""))
+    assert default.arithmetic() == {default.precision: 2}
+    assert open_engine(path, FP32, "onnxruntime").arithmetic() == {}
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_threads_of_the_environment_are_heeded_and_an_argument_beats_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    path = write_generator(tmp_path / "g.onnx")
+    monkeypatch.setenv("GANTRT_THREADS", "two")
+    with pytest.raises(UsageError, match="GANTRT_THREADS='two'"):
+        open_engine(path, FP32, runtime)
+    monkeypatch.setenv("GANTRT_THREADS", "1")
+    engine: Any = open_engine(path, FP32, runtime)
+    if runtime == "openvino":
+        assert engine.threads() == 1
+        assert open_engine(path, replace(FP32, threads=2), runtime).threads() == min(2, len(os.sched_getaffinity(0)))  # type: ignore[attr-defined]
+
+
+def test_arrays_may_change_from_run_to_run(tmp_path: Path) -> None:
+    engine = open_engine(write_generator(tmp_path / "g.onnx"), FP32)
+    inputs = [noise(1, 3, 16, 24, seed=seed) for seed in range(3)]
+    wanted = [run(engine, x) for x in inputs]
+    y = np.empty_like(inputs[0])
+    for i in (0, 1, 1, 2, 0):  # the same output with another input, and the other way round
+        engine.run(inputs[i], y)
+        np.testing.assert_array_equal(y, wanted[i])
+        np.testing.assert_array_equal(run(engine, inputs[i]), wanted[i])
 
 
 def test_versions_and_precision_say_what_runs(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from .errors import GantrtError, UsageError
 from .fitting import Color, Fit, Tensor, make_fit
 from .manifest import Manifest
 from .streaming import Item, translated
+from .threads import thread_limit
 from .timing import Ring, Summary
 
 log = logging.getLogger("gantrt")
@@ -53,12 +54,12 @@ def load(
     fit        how a frame meets the network's size: "resize", or "pad" (dynamic engines)
     streams    frames translated at once; more raises throughput, not speed
     precision  "fp32", "bf16", ...; None: the engine's choice, see `Translator.info`
-    threads    CPU threads; None: the engine's choice
+    threads    CPU threads; None: $GANTRT_THREADS, else what the container's quota pays for, else the engine's choice
     runtime    "openvino", "onnxruntime", ...; None: the best for file and device
     warmup     runs before the first frame; 0: that frame pays for them
     range      values the network takes and makes, for a file without manifest; None: (-1, 1)
     network_color  order of the planes it takes and makes, likewise; None: "rgb"
-    cache_dir  folder for compiled models; None: the user's cache folder; "": none
+    cache_dir  folder for compiled models; None: $GANTRT_CACHE, else the user's cache folder; "": none
 
     Raises EngineCorrupt, EngineMismatch, DeviceUnavailable, and UsageError for a request that makes no sense.
     """
@@ -67,7 +68,8 @@ def load(
     options = Options(device, precision, threads, size, streams, cache_dir)
     engine = open_engine(path, options, runtime, value_range=range, color=network_color)
     try:
-        translator = Translator(engine, path=Path(path), color=color, fit=fit, streams=streams, threads=threads or 0)
+        pixel_threads = thread_limit(threads) or 0
+        translator = Translator(engine, path=Path(path), color=color, fit=fit, streams=streams, threads=pixel_threads)
         translator.warm_up(warmup, size)
     except GantrtError:
         engine.close()

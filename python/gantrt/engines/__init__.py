@@ -34,19 +34,20 @@ class Options:
 
     device: str = "cpu"  # "cpu", "cuda" or "cuda:N"; `open_engine` also takes "auto"
     precision: str | None = None  # "fp32" forces full precision where the engine would choose less
-    threads: int | None = None
+    threads: int | None = None  # CPU threads; None: $GANTRT_THREADS, the container's quota, or the engine's choice
     size: tuple[int, int] | None = None  # (height, width) for a dynamic engine
     streams: int = 1  # how many frames `run` is to work on at once
-    cache_dir: str | None = None  # compiled-model cache; None: the user's cache folder; "": none
+    cache_dir: str | None = None  # of compiled models; None: $GANTRT_CACHE or the user's cache folder; "": none
 
 
 class Engine(Protocol):
-    """One network, ready to run. Arrays are the caller's: `run` reads `x` and fills `y`, and keeps neither."""
+    """One network, ready to run. Arrays are the caller's: `run` reads `x` and fills `y`."""
 
     name: str  # the runtime, e.g. "openvino"
     device: Literal["cpu", "cuda"]
     manifest: Manifest
     precision: str  # what really runs, e.g. "bf16"
+    from_cache: bool  # whether compiling it was spared by an earlier start
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """The size (height, width) this engine will run a frame of the given size at."""
@@ -55,6 +56,7 @@ class Engine(Protocol):
     def run(self, x: Any, y: Any, stream: int | None = None) -> None:
         """Fill y (N, C, H, W) float32 from x (N, C, H, W) float32, both in the manifest's range.
 
+        What is bound to the arrays may be kept for the next call: giving the same ones again is fastest.
         Thread-safe. On "cpu" both are C-contiguous numpy arrays and y is complete on return;
         on "cuda" they are device arrays and y is complete when `stream` is.
         """
@@ -62,6 +64,10 @@ class Engine(Protocol):
 
     def versions(self) -> dict[str, str]:
         """Names and versions of the libraries and device used."""
+        ...
+
+    def arithmetic(self) -> dict[str, int]:
+        """Layers that multiply, counted by the precision they really compute in; {} where the runtime does not say."""
         ...
 
     def close(self) -> None: ...

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineCorrupt, EngineMismatch
 from ..manifest import Manifest
+from ..threads import thread_limit
 from . import Options, fit_size
 
 SUFFIXES = (".onnx",)
@@ -35,6 +36,7 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
     device: Literal["cpu", "cuda"] = "cpu"
+    from_cache = False
 
     def __init__(self, path: Path, manifest: Manifest, options: Options) -> None:
         self.manifest, self.precision, self._size = manifest, manifest.precision, options.size
@@ -60,6 +62,9 @@ class OnnxRuntimeEngine:
 
         return {"onnxruntime": onnxruntime.__version__}
 
+    def arithmetic(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         """Nothing to do: the session goes when the last run has let go of it."""
 
@@ -70,8 +75,8 @@ def _session(path: Path, options: Options) -> Any:
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _LOG_ERRORS_ONLY
-    if options.threads is not None:
-        settings.intra_op_num_threads = options.threads
+    if (threads := thread_limit(options.threads)) is not None:
+        settings.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except NoKernel as error:

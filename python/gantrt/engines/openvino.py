@@ -10,9 +10,8 @@ import contextlib
 import functools
 import importlib.util
 import logging
-import os
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,8 @@ from numpy.typing import NDArray
 from ..engine_file import inlined
 from ..errors import DeviceUnavailable, EngineCorrupt, EngineMismatch, UsageError
 from ..manifest import Manifest
+from ..model_cache import ModelCache, key_of
+from ..threads import numa_nodes, thread_limit
 from . import Options, fit_size
 
 SUFFIXES = (".onnx",)
@@ -32,6 +33,7 @@ PRIORITY = 20
 log = logging.getLogger("gantrt")
 
 _SIZES_KEPT = 4
+_MULTIPLYING = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 _TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}  # our names -> OpenVINO's
 
 
@@ -53,13 +55,11 @@ class OpenVINOEngine:
         self.manifest = manifest
         self._path, self._size = path, options.size
         self._properties = _properties(path, manifest, options)
-        self._model = _read(path)
         self._lock = threading.Lock()  # guards _compiled; held while compiling, so no size is compiled twice
         self._compiled: OrderedDict[tuple[int, int], _Compiled] = OrderedDict()
         # The size most frames will have is kept on disk; the others of a dynamic engine would only fill it.
         size = options.size or (manifest.input.height, manifest.input.width)
-        cache = _cache_folder(options.cache_dir)
-        first = self._compile(size, {"CACHE_DIR": str(cache)} if cache else {})
+        self.from_cache, first = self._kept(ModelCache.open(options.cache_dir), size)
         self._compiled[size] = first
         self.precision = "int8" if manifest.precision == "int8" else first.precision()
 
@@ -67,18 +67,21 @@ class OpenVINOEngine:
         return fit_size(self.manifest, self._size, height, width)
 
     def run(self, x: NDArray[np.float32], y: NDArray[np.float32], stream: int | None = None) -> None:
-        from openvino import Tensor
-
         with self._at((x.shape[2], x.shape[3])).request() as request:
-            request.set_input_tensor(Tensor(x, shared_memory=True))
-            request.set_output_tensor(Tensor(y, shared_memory=True))
-            request.infer()
+            request.run(x, y)
 
     def versions(self) -> dict[str, str]:
-        import openvino
+        return {"openvino": _version(), "cpu": str(core().get_property("CPU", "FULL_DEVICE_NAME"))}
 
-        cpu = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
-        return {"openvino": openvino.__version__.partition("-")[0], "cpu": cpu}
+    def arithmetic(self) -> dict[str, int]:
+        """Layers that multiply (convolutions, matrix products), counted by the precision they really compute in."""
+        with self._lock:
+            return next(iter(self._compiled.values())).arithmetic()
+
+    def threads(self) -> int:
+        """CPU threads the network runs on."""
+        with self._lock:
+            return int(next(iter(self._compiled.values())).model.get_property("INFERENCE_NUM_THREADS"))
 
     def close(self) -> None:
         with self._lock:
@@ -88,45 +91,119 @@ class OpenVINOEngine:
         """The network compiled for this size; a dynamic engine forgets the size it has not used for longest."""
         with self._lock:
             if size not in self._compiled:
-                self._compiled[size] = self._compile(size, {})
+                self._compiled[size] = self._compile(size)
             self._compiled.move_to_end(size)
             if len(self._compiled) > _SIZES_KEPT:
                 self._compiled.popitem(last=False)
             return self._compiled[size]
 
-    def _compile(self, size: tuple[int, int], properties: dict[str, Any]) -> _Compiled:
+    def _kept(self, cache: ModelCache | None, size: tuple[int, int]) -> tuple[bool, _Compiled]:
+        """Whether it came from the cache, and the network compiled for this size: from there, or for the next start."""
+        if cache is None:
+            return False, self._compile(size)
+        key = key_of(
+            self._path, {"openvino": _version(), "cpu": _cpu(), "properties": self._properties, "size": list(size)}
+        )
+        if (kept := cache.read(key)) is not None:
+            try:
+                return True, _imported(kept, self._properties)
+            except RuntimeError as error:
+                log.info("openvino: its kept model of %s is refused (%s); compiling anew", self._path, _gist(error))
+                cache.drop(key)
+        compiled = self._compile(size)
+        cache.write(key, compiled.model.export_model().getbuffer())
+        return False, compiled
+
+    def _compile(self, size: tuple[int, int]) -> _Compiled:
         model = self._model.clone()
         try:
             if model.inputs[0].partial_shape.is_dynamic:
                 model.reshape([self.manifest.batch, self.manifest.input.channels, *size])
-            return _Compiled(core().compile_model(model, "CPU", self._properties | properties))
+            return _Compiled(core().compile_model(model, "CPU", self._properties))
         except RuntimeError as error:
             raise EngineMismatch(
                 f"{self._path}: OpenVINO cannot compile it for {size[0]}x{size[1]} ({_gist(error)}); "
                 "try --runtime onnxruntime, or export it again"
             ) from error
 
+    @functools.cached_property
+    def _model(self) -> Any:
+        """The network as read, not needed while the cache knows all sizes asked for."""
+        return _read(self._path)
+
 
 class _Compiled:
     """A compiled model and its idle infer requests: as many as callers were ever in `run` at once."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, memory: Any = None) -> None:
         self.model = model
-        self._idle: deque[Any] = deque()  # its pop and append are atomic
+        self._memory = memory  # what the model was imported from, and may still read its weights from
+        self._idle: deque[_Request] = deque()  # its pop and append are atomic
 
     @contextlib.contextmanager
-    def request(self) -> Iterator[Any]:
+    def request(self) -> Iterator[_Request]:
         try:
             request = self._idle.pop()
         except IndexError:
-            request = self.model.create_infer_request()
+            request = _Request(self.model.create_infer_request())
         yield request  # after an error in its run it is not used again
         self._idle.append(request)
 
     def precision(self) -> str:
         """What it computes in, by our name: the hint as the plugin took it."""
-        name = self.model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        return next((ours for ours, theirs in _TYPES.items() if theirs == name), str(name))
+        return _our_name(self.model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+
+    def arithmetic(self) -> dict[str, int]:
+        layers = [node.get_rt_info() for node in self.model.get_runtime_model().get_ops()]
+        counted = Counter(
+            _our_name(str(layer["runtimePrecision"].value))
+            for layer in layers
+            if str(layer["layerType"].value) in _MULTIPLYING
+        )
+        return dict(counted.most_common())
+
+
+class _Request:
+    """An infer request that stays bound to the arrays it was last given: an application's are the same every frame."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._x: NDArray[np.float32] | None = None
+        self._y: NDArray[np.float32] | None = None
+
+    def run(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
+        from openvino import Tensor
+
+        if x is not self._x:
+            self._request.set_input_tensor(Tensor(x, shared_memory=True))
+            self._x = x
+        if y is not self._y:
+            self._request.set_output_tensor(Tensor(y, shared_memory=True))
+            self._y = y
+        self._request.infer(share_outputs=True)  # otherwise its return value is a copy of y
+
+
+def _imported(kept: NDArray[np.uint8], properties: dict[str, Any]) -> _Compiled:
+    from openvino import Tensor
+
+    memory = Tensor(kept, shared_memory=True)
+    return _Compiled(core().import_model(memory, "CPU", properties), memory)
+
+
+def _version() -> str:
+    import openvino
+
+    return str(openvino.__version__.partition("-")[0])
+
+
+def _cpu() -> list[str]:
+    """What a compiled model was made for: the processor, and the instructions OpenVINO sees in it."""
+    return [str(core().get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+
+
+def _our_name(theirs: str) -> str:
+    """Our name of a precision, by any of OpenVINO's: "f32", "bf16"; other names as they are."""
+    return next((ours for ours, name in _TYPES.items() if name == theirs), theirs)
 
 
 @functools.cache
@@ -163,12 +240,19 @@ def _read(path: Path) -> Any:
 
 
 def _properties(path: Path, manifest: Manifest, options: Options) -> dict[str, Any]:
-    """What OpenVINO is told. One stream: the whole CPU works on one frame; more: each frame gets its share."""
+    """What OpenVINO is told. One stream: the whole CPU works on one frame; more: each frame gets its share.
+
+    It would pin each thread to a core. Beside a decoder, a window or another process a pinned thread waits for its
+    core while others are free, and the rest of the network waits for it: only where memory has several nodes, and
+    threads must stay near theirs, is that left on.
+    """
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if options.streams > 1:
         properties = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": options.streams}
-    if options.threads is not None:
-        properties["INFERENCE_NUM_THREADS"] = options.threads
+    if numa_nodes() == 1:
+        properties["ENABLE_CPU_PINNING"] = False
+    if (threads := thread_limit(options.threads)) is not None:
+        properties["INFERENCE_NUM_THREADS"] = threads
     if options.precision == "int8":
         if manifest.precision != "int8":
             raise EngineMismatch(f"{path}: is {manifest.precision}; int8 is made by `gantrt export --precision int8`")
@@ -185,22 +269,6 @@ def _supported_type(precision: str) -> str:
     if precision.upper() not in able:
         raise DeviceUnavailable(f"precision {precision}: this CPU has no {precision} arithmetic; leave it out, or fp32")
     return _TYPES[precision]
-
-
-def _cache_folder(asked: str | None) -> Path | None:
-    """Where compiled models are kept; None where there is none, or it cannot be written."""
-    if asked == "":
-        return None
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(asked) if asked else Path(home) / "gantrt" / "openvino"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-        log.debug("openvino: %s cannot be written; compiled models are not kept", folder)
-    except OSError as error:
-        log.debug("openvino: no cache folder (%s); compiled models are not kept", error)
-    return None
 
 
 def _gist(error: Exception) -> str:

@@ -27,6 +27,7 @@ class PlanEngine:
     """A network on TensorRT or TensorRT-RTX. `run` takes numpy arrays, or arrays on its GPU and the caller's stream."""
 
     device: Literal["cpu", "cuda"] = "cuda"
+    from_cache = False
 
     def __init__(self, target: Target, path: Path, manifest: Manifest, options: Options) -> None:
         trt = target.load()
@@ -61,6 +62,9 @@ class PlanEngine:
 
     def versions(self) -> dict[str, str]:
         return {self.name: str(self._trt.__version__), "gpu": driver.name(self._device)}
+
+    def arithmetic(self) -> dict[str, int]:
+        return {}
 
     def close(self) -> None:
         with driver.on_device(self._device):

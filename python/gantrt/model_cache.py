@@ -1,0 +1,181 @@
+"""Compiled models on disk, so that a second start is quick.
+
+One file for each model, named by the hash of everything it depends on: the engine file's content, the library, the
+options, the processor, and our own code. A file appears whole, is checked before it is used, and the least recently
+used go when all together are over a limit. Processes may share a folder: none waits for another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UsageError
+
+log = logging.getLogger("gantrt")
+
+ENV_FOLDER = "GANTRT_CACHE"  # a folder, or "off"
+ENV_LIMIT = "GANTRT_CACHE_GB"
+
+_SUFFIX = ".model"
+_LIMIT_GB = 4.0
+_HEAD = 4096  # a page: the model behind it can be mapped into memory
+_MAGIC = "gantrt.model/1"
+_CHUNK = 4 << 20  # hashed by one thread at a time
+_ABANDONED = 24 * 3600.0  # seconds after which what a killed process left half-written is removed
+
+
+class ModelCache:
+    """A folder of compiled models. What goes wrong with it is logged and costs time, never a result."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder, self._limit = folder, limit  # bytes
+
+    @classmethod
+    def open(cls, asked: str | None) -> ModelCache | None:
+        """The cache in the folder asked for, else in $GANTRT_CACHE, else in the user's cache folder.
+
+        None if that is "" or, in the environment, "off", or if the folder cannot be written.
+        Raises UsageError if $GANTRT_CACHE_GB is no size.
+        """
+        folder = _folder(asked)
+        if folder is None:
+            return None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return cls(folder, _limit())
+            log.debug("cache: %s cannot be written; compiled models are not kept", folder)
+        except OSError as error:
+            log.debug("cache: no folder for it (%s); compiled models are not kept", error)
+        return None
+
+    def read(self, key: str) -> NDArray[np.uint8] | None:
+        """The model kept under `key`, mapped and private to this process; None if there is none, or it is damaged."""
+        path = self._path(key)
+        try:
+            data = np.memmap(path, np.uint8, "c")
+            head = json.loads(data[:_HEAD].tobytes())
+            model: NDArray[np.uint8] = data[_HEAD:]
+            if head != _head(model):
+                raise ValueError("its content is not what was written")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.info("cache: %s is damaged (%s); compiling anew", path, error)
+            self.drop(key)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # the time of its last use
+        return model
+
+    def write(self, key: str, model: bytes | memoryview) -> None:
+        """Keep a model, and let go of the least recently used ones if all are more than the limit."""
+        if len(model) + _HEAD > self._limit:
+            log.debug("cache: a model of %d MB is over the limit of %d MB", len(model) >> 20, self._limit >> 20)
+            return
+        head = json.dumps(_head(np.frombuffer(model, np.uint8))).encode().ljust(_HEAD)
+        temporary = None
+        try:
+            handle, temporary = tempfile.mkstemp(".part", "", self._folder)
+            with open(handle, "wb") as file:
+                file.write(head)
+                file.write(model)
+            os.replace(temporary, self._path(key))
+        except OSError as error:
+            log.info("cache: %s cannot be written (%s); the model is not kept", self._folder, error.strerror or error)
+            if temporary:
+                _remove(Path(temporary))
+        else:
+            self.prune()
+
+    def drop(self, key: str) -> None:
+        """Forget a model, whether it is there or not."""
+        _remove(self._path(key))
+
+    def prune(self) -> None:
+        """Remove the least recently used models until the rest fits, and what was abandoned half-written."""
+        kept = []
+        for path in list(self._folder.glob("*")):
+            with contextlib.suppress(OSError):  # another process was quicker
+                status = path.stat()
+                if path.suffix == _SUFFIX:
+                    kept.append((status.st_mtime, status.st_size, path))
+                elif path.suffix == ".part" and time.time() - status.st_mtime > _ABANDONED:
+                    _remove(path)
+        total = sum(size for _, size, _ in kept)
+        for _, size, path in sorted(kept):
+            if total <= self._limit:
+                return
+            _remove(path)
+            total -= size
+
+    def _path(self, key: str) -> Path:
+        return self._folder / (key + _SUFFIX)
+
+
+def key_of(path: Path, depends_on: Mapping[str, Any]) -> str:
+    """The name of the model compiled from the engine file at `path`, given all else that it depends on."""
+    parts = {"file": digest(np.memmap(path, np.uint8, "r")), "code": _code(), **depends_on}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def digest(data: NDArray[np.uint8]) -> str:
+    """SHA-256 of the SHA-256 of each chunk: all cores take part, and 200 MB take no time worth speaking of."""
+    chunks = [data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK)]
+    with ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1) or 1) as pool:
+        digests = list(pool.map(lambda chunk: hashlib.sha256(memoryview(chunk)).digest(), chunks))
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+@functools.cache
+def _code() -> str:
+    """A hash of the modules that shape a model before it is compiled: a cache never hides a change of ours."""
+    here = Path(__file__).parent
+    hashed = hashlib.sha256()
+    for source in sorted([*here.glob("*.py"), *(here / "engines").glob("*.py")]):
+        hashed.update(source.name.encode() + b"\0" + source.read_bytes())
+    return hashed.hexdigest()
+
+
+def _head(model: NDArray[np.uint8]) -> dict[str, Any]:
+    return {"schema": _MAGIC, "bytes": len(model), "sha256": digest(model)}
+
+
+def _folder(asked: str | None) -> Path | None:
+    if asked is not None:
+        return Path(asked) if asked else None
+    told = os.environ.get(ENV_FOLDER, "")
+    if told == "off":
+        return None
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(told).expanduser() if told else Path(home) / "gantrt" / "models"
+
+
+def _limit() -> int:
+    text = os.environ.get(ENV_LIMIT) or str(_LIMIT_GB)
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit < 1e6:
+        raise UsageError(f"{ENV_LIMIT}={text!r}: must be a number of gigabytes")
+    return int(limit * (1 << 30))
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
