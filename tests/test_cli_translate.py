@@ -23,6 +23,7 @@ from clips import write_clip
 from gantrt.cli import main
 from gantrt.errors import DeviceUnavailable, EngineMismatch, UnsupportedInput
 from gantrt.streaming import translated
+from gantrt.timing import Summary
 from gantrt.video import Frame
 from gantrt.video.images import Picture, read_picture, write_picture
 from tiny_networks import write_pointwise
@@ -34,7 +35,7 @@ class Negative:
     """Stands in for a Translator: negatives, and an error on the frame it is told."""
 
     def __init__(self, fail_at: int | None = None, error: BaseException | None = None) -> None:
-        self.info = SimpleNamespace(streams=1, color="rgb")
+        self.info = SimpleNamespace(streams=1, color="rgb", manifest=SimpleNamespace(batch=1))
         self._workers = ThreadPoolExecutor(1)
         self._seen, self._fail_at, self._error = 0, fail_at, error
 
@@ -51,7 +52,7 @@ class Negative:
         return translated(self, source)  # type: ignore[arg-type]
 
     def stats(self) -> SimpleNamespace:
-        return SimpleNamespace(total=SimpleNamespace(p50=1.0, p95=2.0))
+        return SimpleNamespace(frames=self._seen, engine=Summary.of([0.5]), total=Summary.of([1.0, 2.0]))
 
     def _translate(self, frame: np.ndarray) -> np.ndarray:
         self._seen += 1

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from ..streaming import Item
     from ..translator import Translator
     from ..video import FrameSource
-    from ..video.images import Picture
     from ..video.plan import Job
 
 HELP = "translate pictures, folders and clips"
@@ -107,9 +103,15 @@ class _Work:
                     self._clip(job)
 
     def summary(self, seconds: float) -> dict[str, Any]:
-        """Rates are over the whole command without loading; p50 and p95 are of the single frame, in milliseconds."""
-        total = self._translator.stats().total
+        """Rates are over the whole command without loading; p50 and p95 are of the single frame, in milliseconds.
+
+        network_busy  the share of that time for which the network ran, on average over its streams
+        """
+        stats, info = self._translator.stats(), self._translator.info
+        total, runs = stats.total, stats.frames / info.manifest.batch
+        busy = runs * stats.engine.mean / 1e3 / seconds / info.streams
         numbers = {"seconds": seconds, "fps": self._frames / seconds, "p50_ms": total.p50, "p95_ms": total.p95}
+        numbers["network_busy"] = busy
         return {
             "output": self._args.output,
             "frames": self._frames,
@@ -158,31 +160,16 @@ class _Work:
         yield from self._translator.stream(source)
 
     def _pictures(self, jobs: Sequence[Job]) -> None:
-        """Read ahead while the engine works: as many pictures are under way as it has streams, and one more."""
         import cv2
 
-        from ..video.images import read_picture
+        from ..stills import translated_stills
 
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would say is in our one line
-        under_way: deque[tuple[Job, Picture, Future[Any]]] = deque()
-        for job in jobs:
-            with self._listed(job):
-                picture = read_picture(job.inputs[0])
-                under_way.append((job, picture, self._translator.submit(picture.image)))
-            if len(under_way) > self._args.streams:
-                self._finish(*under_way.popleft())
-        while under_way:
-            self._finish(*under_way.popleft())
-
-    def _finish(self, job: Job, picture: Picture, translated: Future[Any]) -> None:
-        from ..video import NULL
-        from ..video.images import write_picture
-
-        with self._listed(job):
-            image = translated.result()
-            if job.output != NULL:
-                write_picture(job.output, dataclasses.replace(picture, image=image), overwrite=self._args.overwrite)
-            self._count()
+        with contextlib.closing(translated_stills(self._translator, jobs, overwrite=self._args.overwrite)) as outcomes:
+            for job, outcome in outcomes:
+                with self._listed(job):
+                    outcome.result()
+                    self._count()
 
     @contextlib.contextmanager
     def _listed(self, job: Job) -> Iterator[None]:
