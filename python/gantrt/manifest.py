@@ -37,7 +37,8 @@ class Manifest:
     network: str = "generator"
     input: InputSpec = field(default_factory=InputSpec)
     range: tuple[float, float] = (-1.0, 1.0)
-    color: Literal["rgb", "bgr", "gray"] = "rgb"
+    output_channels: int = 0  # of what it makes; 0: as many as it takes
+    color: Literal["rgb", "bgr", "gray", "none"] = "rgb"  # none: neither grey nor colours, but channels of its own
     norm_mode: Literal["instance", "running", "none"] = "instance"
     precision: Precision = "fp32"
     batch: int = 1
@@ -47,6 +48,10 @@ class Manifest:
     parity: dict[str, float] = field(default_factory=dict)  # {"max_abs": ..., "psnr_db": ..., "samples": ...}
     target: dict[str, str] = field(default_factory=dict)  # plans: {"runtime", "version", "compute_capability"}
     schema: int = SCHEMA
+
+    @property
+    def made_channels(self) -> int:
+        return self.output_channels or self.input.channels
 
     def to_json(self) -> str:
         """Compact JSON, at most MAX_CHARS characters, keys in a fixed order."""
@@ -71,6 +76,8 @@ class Manifest:
                 f"manifest: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt"
             )
         try:
+            if not 0 <= int(raw.get("output_channels", 0)) <= 1 << 16:
+                raise ValueError(f"output_channels {raw['output_channels']} is no number of channels")
             return cls(**_known(cls, raw) | {"input": _input(raw), "range": _pair(raw), "plugins": _plugins(raw)})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise EngineCorrupt(f"manifest: a field has the wrong type ({error})") from error

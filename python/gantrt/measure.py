@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Frame
+from .engines import output_like
 from .timing import Summary
 from .translator import Stats, Translator
 
@@ -108,7 +109,7 @@ def network_input(translator: Translator, frame: Frame) -> NDArray[np.float32]:
 
 
 def measure_engine(translator: Translator, x: NDArray[np.float32], settings: Settings) -> EngineTimes:
-    y = np.empty_like(x)
+    y = output_like(translator.engine.manifest, x)
     warm_up(lambda: translator.engine.run(x, y), settings)
     return EngineTimes(repeat(lambda: translator.engine.run(x, y), settings), len(x))
 

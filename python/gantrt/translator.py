@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from .arrays import Frame, as_frame, as_kind_of, as_output
-from .engines import Engine, Options, open_engine
-from .errors import GantrtError, UsageError
+from .engines import Engine, Options, open_engine, output_like
+from .errors import EngineMismatch, GantrtError, UsageError
 from .fitting import Color, Fit, Tensor, make_fit
 from .manifest import Manifest
 from .streaming import Item, translated
@@ -116,14 +116,18 @@ class Stats:
 
 @dataclass
 class _Slot:
-    """The working memory of one stream: x and y are (batch, C, H, W), made anew only when the size changes."""
+    """The working memory of one stream: x and y are (batch, C, H, W), made anew only when the size changes.
+
+    y may have other channels than x: a network that colours grey pictures.
+    """
 
     x: Tensor = dataclasses.field(default_factory=lambda: np.empty((0, 0, 0, 0), np.float32))
     y: Tensor = dataclasses.field(default_factory=lambda: np.empty((0, 0, 0, 0), np.float32))
 
-    def shape_to(self, shape: tuple[int, int, int, int]) -> None:
+    def shape_to(self, shape: tuple[int, int, int, int], manifest: Manifest) -> None:
         if self.x.shape != shape:
-            self.x, self.y = np.empty(shape, np.float32), np.empty(shape, np.float32)
+            self.x = np.empty(shape, np.float32)
+            self.y = output_like(manifest, self.x)
 
 
 class Translator:
@@ -139,7 +143,9 @@ class Translator:
             path, engine.manifest, engine.name, engine.device, engine.precision, engine.versions(), color, fit, streams
         )
         self._fit: Fit = make_fit(fit, engine, color, threads)
-        self._channels, self._batch = engine.manifest.input.channels, engine.manifest.batch
+        manifest = engine.manifest
+        self._channels = max(_frame_channels(path, manifest))  # grey becomes colours: frames have both ends' colours
+        self._batch = manifest.batch
         self._slots: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()  # None: closed
         for _ in range(streams):
             self._slots.put(_Slot())
@@ -205,9 +211,9 @@ class Translator:
         """Run the network on an empty picture, so that the first frame is no slower than the others."""
         spec = self.engine.manifest.input
         height, width = size or (spec.height, spec.width)
-        x = np.zeros((self._batch, self._channels, height, width), np.float32)
+        x = np.zeros((self._batch, spec.channels, height, width), np.float32)
         for _ in range(runs):
-            self.engine.run(x, np.empty_like(x))
+            self.engine.run(x, output_like(self.engine.manifest, x))
 
     def close(self) -> None:
         """Finish what was begun or queued, then let go of the engine. May be called again."""
@@ -244,7 +250,8 @@ class Translator:
         try:
             begin = time.perf_counter()
             size = self._fit.size(*frames[0].shape[:2])
-            slot.shape_to((self._batch, self._channels, *size))
+            manifest = self.engine.manifest
+            slot.shape_to((self._batch, manifest.input.channels, *size), manifest)
             for i, frame in enumerate(frames):
                 self._fit.enter(frame, slot.x[i : i + 1])
             slot.x[len(frames) :] = slot.x[:1]  # an incomplete batch is filled up
@@ -282,6 +289,17 @@ def _check(color: str, streams: int, threads: int | None, warmup: int) -> None:
         raise UsageError(f"color {color!r}: there are 'rgb' and 'bgr'")
     if streams < 1 or warmup < 0 or (threads is not None and threads < 1):
         raise UsageError(f"streams {streams} and threads {threads} must be at least 1, warmup {warmup} at least 0")
+
+
+def _frame_channels(path: Path, manifest: Manifest) -> tuple[int, int]:
+    """Of what the engine takes and makes: 1 or 3, or it is no engine for frames."""
+    channels = manifest.input.channels, manifest.made_channels
+    if not set(channels) <= {1, 3}:
+        raise EngineMismatch(
+            f"{path}: takes {channels[0]} channels and makes {channels[1]}; frames have 1 or 3: run it on arrays "
+            "with gantrt.engines.open_engine(path, Options()).run(x, y), or in ONNX Runtime (docs/data.md)"
+        )
+    return channels
 
 
 def _closed() -> GantrtError:

@@ -81,6 +81,10 @@ class Source:
     def channels(self) -> int:
         return int(self.config.channels_a if self.direction == "a2b" else self.config.channels_b)
 
+    @property
+    def made_channels(self) -> int:
+        return int(self.config.channels_b if self.direction == "a2b" else self.config.channels_a)
+
 
 def export(run: str | Path, out: str | Path, request: Request | None = None, *, overwrite: bool = False) -> Manifest:
     """Write the generator of a RUN folder or checkpoint to the engine file `out`; returns its manifest.
@@ -121,7 +125,8 @@ def export_generator(
         direction=source.direction,
         network=source.network,
         input=_input_spec(source, request),
-        color="gray" if source.channels == 1 else "rgb",
+        output_channels=source.made_channels if source.made_channels != source.channels else 0,
+        color={1: "gray", 3: "rgb"}.get(source.channels, "none"),  # type: ignore[arg-type]
         norm_mode=_norm_mode(source, request),
         precision=request.precision,
         batch=request.batch,
@@ -378,7 +383,14 @@ def _pictures_of_run(run: Path, source: Source) -> Pictures | None:
         return None
     channels = (source.config.channels_a, source.config.channels_b)
     try:
-        data = Data(Path(recipe.data), channels, recipe.preparation(), paired=False, swap=recipe.swap)
+        data = Data(
+            Path(recipe.data),
+            channels,
+            recipe.preparation(),
+            paired=False,
+            swap=recipe.swap,
+            max_unreadable=recipe.max_unreadable,
+        )
     except UnsupportedInput:
         log.info("export: %s is not there any more; comparing with torch on made-up pictures", recipe.data)
         return None

@@ -186,10 +186,11 @@ def _against(
     import numpy as np
 
     from ..engine_file import inlined
+    from ..engines import output_like
     from ..measure import compare
 
     model = inlined(translator.info.path)
-    y = np.empty_like(x)
+    y = output_like(translator.engine.manifest, x)
     contestants: dict[str, Callable[[], Any]] = {"gantrt": lambda: translator.engine.run(x, y)}
     for name in names:
         try:

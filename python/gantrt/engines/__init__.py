@@ -73,6 +73,13 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
+def output_like(manifest: Manifest, x: Any) -> Any:
+    """An empty array for what the engine makes of x (N, C, H, W): as many channels as it makes, else the same."""
+    import numpy as np
+
+    return np.empty((x.shape[0], manifest.made_channels, *x.shape[2:]), x.dtype)
+
+
 def fit_size(manifest: Manifest, size: tuple[int, int] | None, height: int, width: int) -> tuple[int, int]:
     """What `Engine.fit` returns: the static size, the size asked for, or the frame's, rounded up to the multiple."""
     spec = manifest.input
