@@ -38,7 +38,7 @@ def train(family: str, data: Path, run: Path, *keys: str) -> int:
 
 
 def made_by(runtime: str, engine: Path, x: np.ndarray) -> np.ndarray:
-    opened = open_engine(engine, Options(threads=1), runtime)
+    opened = open_engine(engine, Options(threads=1, precision="fp32"), runtime)
     y = output_like(opened.manifest, x)
     opened.run(x, y)
     opened.close()
@@ -98,13 +98,13 @@ def test_a_network_that_colours_grey_pictures_translates_frames(tmp_path: Path, 
     )
     assert main(["export", str(run), "-o", str(engine), "-q"]) == 0
     frame = picture(9, 50, 60)
-    with load(engine, runtime=runtime) as translate:
+    with load(engine, runtime=runtime, precision="fp32") as translate:
         made = translate(frame)
         assert made.shape == frame.shape
         assert len({made[..., n].tobytes() for n in range(3)}) == 3  # colours, not three times the same grey
     grey = np.full((32, 64, 3), 100, np.uint8)
     x = np.full((1, 1, 32, 64), 100 / 127.5 - 1, np.float32)
-    with load(engine, runtime=runtime) as translate:
+    with load(engine, runtime=runtime, precision="fp32") as translate:
         wanted = (made_by(runtime, engine, x)[0].transpose(1, 2, 0) + 1) * 127.5
         assert np.abs(translate(grey) - wanted).max() <= 0.6
 
