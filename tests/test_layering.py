@@ -15,6 +15,7 @@ EXTRA_LIBRARIES = {  # what one module alone may use, inside functions
     "gantrt.engine_file": {"google"},  # protobuf's DecodeError: what onnx raises for a damaged file
     "gantrt.engines.openvino": {"openvino"},
     "gantrt.engines.onnxruntime": {"onnxruntime"},
+    "gantrt.video.schemes.vcam": {"pyvirtualcam"},
     "gantrt.cli.bench": {"matplotlib", "openvino", "onnxruntime"},
 }
 TRAINING_MAY_USE = {"errors", "manifest", "engine_file", "atomic", "progress", "__version__"}

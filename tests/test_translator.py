@@ -260,9 +260,15 @@ def test_dynamic_engine_runs_at_the_frames_size_or_the_one_asked_for(tmp_path: P
 
 def test_fits_that_do_not_exist_or_do_not_suit_are_refused(tmp_path: Path) -> None:
     path = write_pointwise(tmp_path / "p.onnx")
-    for fit, text in [("tile", "later version"), ("stretch", "'resize' and 'pad'"), ("pad", "--dynamic")]:
+    for options, text in [
+        ({"fit": "stretch"}, "'resize', 'pad' and 'tile'"),
+        ({"fit": "pad", "overlap": 4}, "is for fit 'tile'"),
+        ({"fit": "tile", "overlap": 9}, "must be 0 to 8"),
+    ]:
         with pytest.raises(UsageError, match=text):
-            load(path, fit=fit)
+            load(path, **options)
+    with load(path, fit="pad") as translator, pytest.raises(UsageError, match="use 'tile' or 'resize'"):
+        translator(picture(17, 24))
 
 
 @pytest.mark.parametrize("options", [{"color": "yuv"}, {"streams": 0}, {"threads": 0}, {"warmup": -1}])

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from clips import write_clip
 from gantrt.errors import GantrtError, TruncatedInput, UnsupportedInput, UsageError
-from gantrt.video import First, Frame, FrameSource, NullSink, SinkOptions, open_sink, open_source
+from gantrt.video import First, Frame, FrameSource, SinkOptions, open_sink, open_source
 from gantrt.video.color import Colors
 from gantrt.video.files import VideoFile
 from gantrt.video.images import PictureFolder
+from gantrt.video.schemes.null import NullSink
 
 BFRAMES = {"bf": "3", "b-adapt": "0", "g": "12"}
 VFR = (0, 40, 47, 120, 121, 400, 433, 1000, 1033, 1500)  # milliseconds
@@ -162,9 +163,9 @@ def test_size_is_kept_whatever_the_codec(
         ("out.mp4", SinkOptions(pix_fmt="rgb48be"), "libx264 takes"),
         ("out.mp4", SinkOptions(pix_fmt="yuv420p"), "cannot hold 63x47"),
         ("out.avi", SinkOptions(), r"\.webm"),
-        ("out.gif", SinkOptions(), r"\.webm"),
-        ("window:", SinkOptions(), "no such output"),
-        ("-", SinkOptions(), "no such output"),
+        ("out.gif", SinkOptions(codec="gif"), "has none to choose"),
+        ("camera:0", SinkOptions(), "no such output"),
+        ("nonsense:", SinkOptions(), "no such output"),
     ],
 )
 def test_what_cannot_be_written_is_a_usage_error(tmp_path: Path, name: str, options: SinkOptions, match: str) -> None:

@@ -1,4 +1,4 @@
-"""How a frame of any size meets a network that takes only some: resize it, or pad it by reflection and crop."""
+"""How a frame of any size meets a network that takes only some: resize it, pad and crop it, or cut it into tiles."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Fit(Protocol):
         ...
 
 
-def make_fit(kind: str, engine: Engine, color: Color, threads: int) -> Fit:
-    """The fit called `kind`; UsageError if there is none, or it does not suit the engine."""
+def make_fit(kind: str, engine: Engine, color: Color, threads: int, overlap: int | None = None) -> Fit:
+    """The fit called `kind`; UsageError if there is none. `overlap` (pixels) is for "tile"."""
+    from .tiling import Tile
+
+    if overlap is not None and kind != "tile":
+        raise UsageError(f"overlap {overlap}: is for fit 'tile', not for {kind!r}")
     if kind == "resize":
         return Resize(engine, color, threads)
     if kind == "pad":
-        if not engine.manifest.input.dynamic:
-            raise UsageError(
-                "fit 'pad' needs an engine for any size (gantrt export --dynamic); this one takes "
-                f"{engine.manifest.input.height}x{engine.manifest.input.width} only: use 'resize'"
-            )
         return Pad(engine, color, threads)
-    more = "; tiles come in a later version" if kind == "tile" else ""
-    raise UsageError(f"fit {kind!r}: there are 'resize' and 'pad'{more}")
+    if kind == "tile":
+        return Tile(engine, color, threads, overlap)
+    raise UsageError(f"fit {kind!r}: there are 'resize', 'pad' and 'tile'")
 
 
 class Resize:
@@ -81,7 +81,7 @@ class Pad(Resize):
         if needed[0] < height or needed[1] < width:
             raise UsageError(
                 f"fit 'pad': a frame of {height}x{width} does not fit into {needed[0]}x{needed[1]}; "
-                "use 'resize', or leave the size out"
+                "use 'tile' or 'resize'"
             )
         return needed
 

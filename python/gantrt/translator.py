@@ -23,6 +23,7 @@ from .fitting import Color, Fit, Tensor, make_fit
 from .manifest import Manifest
 from .streaming import Item, translated
 from .threads import thread_limit
+from .tiling import Tile
 from .timing import Ring, Summary
 
 log = logging.getLogger("gantrt")
@@ -37,6 +38,7 @@ def load(
     color: Color = "rgb",
     size: tuple[int, int] | None = None,
     fit: str = "resize",
+    overlap: int | None = None,
     streams: int = 1,
     precision: str | None = None,
     threads: int | None = None,
@@ -51,7 +53,8 @@ def load(
     device     "cpu", "cuda", "cuda:N", or "auto": CUDA where it can, else the CPU, and says so
     color      order of the channels in the caller's frames: "rgb", or "bgr" for OpenCV's
     size       (height, width) the network runs at; for an engine made with --dynamic
-    fit        how a frame meets the network's size: "resize", or "pad" (dynamic engines)
+    fit        how a frame meets the network's size: "resize", "pad" (by reflection, cropped back), or "tile"
+    overlap    pixels that tiles share at least; None: a fourth of a tile
     streams    frames translated at once; more raises throughput, not speed
     precision  "fp32", "bf16", ...; None: the engine's choice, see `Translator.info`
     threads    CPU threads; None: $GANTRT_THREADS, else what the container's quota pays for, else the engine's choice
@@ -69,7 +72,9 @@ def load(
     engine = open_engine(path, options, runtime, value_range=range, color=network_color)
     try:
         pixel_threads = thread_limit(threads) or 0
-        translator = Translator(engine, path=Path(path), color=color, fit=fit, streams=streams, threads=pixel_threads)
+        translator = Translator(
+            engine, path=Path(path), color=color, fit=fit, streams=streams, threads=pixel_threads, overlap=overlap
+        )
         translator.warm_up(warmup, size)
     except GantrtError:
         engine.close()
@@ -136,13 +141,23 @@ class Translator:
     Use it as a context manager, or call `close`.
     """
 
-    def __init__(self, engine: Engine, *, path: Path, color: Color, fit: str, streams: int, threads: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        path: Path,
+        color: Color,
+        fit: str,
+        streams: int,
+        threads: int,
+        overlap: int | None = None,
+    ) -> None:
         self.engine = engine
         self.load_ms = 0.0
         self.info = Info(
             path, engine.manifest, engine.name, engine.device, engine.precision, engine.versions(), color, fit, streams
         )
-        self._fit: Fit = make_fit(fit, engine, color, threads)
+        self._fit: Fit = make_fit(fit, engine, color, threads, overlap)
         manifest = engine.manifest
         self._channels = max(_frame_channels(path, manifest))  # grey becomes colours: frames have both ends' colours
         self._batch = manifest.batch
@@ -190,12 +205,16 @@ class Translator:
         future.add_done_callback(lambda _: self._room.release())
         return future
 
-    def stream(self, source: Any) -> Iterator[Item]:
+    def stream(self, source: Any, *, temporal: float = 0.0, skip_still: float | None = None) -> Iterator[Item]:
         """Translate a picture, folder, video, camera or anything `gantrt.video.open_source` takes, frame by frame.
 
-        Reading overlaps translating. Raises UnsupportedInput, or TruncatedInput after the last good frame.
+        temporal    0 (none) to below 1: smooths over time where the picture stands still, against flicker
+        skip_still  show the last translation again for a frame that differs by at most so many levels of 255
+
+        Reading overlaps translating; of a live source every frame is the newest. Raises UnsupportedInput, or
+        TruncatedInput after the last good frame.
         """
-        return translated(self, source)
+        return translated(self, source, temporal=temporal, skip_still=skip_still)
 
     def stats(self, *, reset: bool = False) -> Stats:
         """Where the time went so far; `reset` starts anew afterwards."""
@@ -252,22 +271,37 @@ class Translator:
             size = self._fit.size(*frames[0].shape[:2])
             manifest = self.engine.manifest
             slot.shape_to((self._batch, manifest.input.channels, *size), manifest)
-            for i, frame in enumerate(frames):
-                self._fit.enter(frame, slot.x[i : i + 1])
-            slot.x[len(frames) :] = slot.x[:1]  # an incomplete batch is filled up
-            entered = time.perf_counter()
-            self.engine.run(slot.x, slot.y)
-            ran = time.perf_counter()
-            for i, out in enumerate(outs):
-                self._fit.leave(slot.y[i : i + 1], out)
-            left = time.perf_counter()
+            work = self._tiles if isinstance(self._fit, Tile) else self._whole
+            spent = work(frames, outs, slot)
         finally:
             self._slots.put(slot)
         if self._first_frame_ms is None:
-            self._first_frame_ms = (left - called) * 1e3
-        times = [(b - a) * 1e3 for a, b in zip((called, begin, entered, ran), (begin, entered, ran, left), strict=True)]
+            self._first_frame_ms = (time.perf_counter() - called) * 1e3
         for _ in frames:
-            self._times.add(*times)
+            self._times.add((begin - called) * 1e3, *(seconds * 1e3 for seconds in spent))
+
+    def _whole(self, frames: list[Frame], outs: list[Frame], slot: _Slot) -> tuple[float, float, float]:
+        """One run of the network for all frames. Returns the seconds before, in and after it."""
+        begin = time.perf_counter()
+        for i, frame in enumerate(frames):
+            self._fit.enter(frame, slot.x[i : i + 1])
+        slot.x[len(frames) :] = slot.x[:1]  # an incomplete batch is filled up
+        entered = time.perf_counter()
+        self.engine.run(slot.x, slot.y)
+        ran = time.perf_counter()
+        for i, out in enumerate(outs):
+            self._fit.leave(slot.y[i : i + 1], out)
+        return entered - begin, ran - entered, time.perf_counter() - ran
+
+    def _tiles(self, frames: list[Frame], outs: list[Frame], slot: _Slot) -> tuple[float, float, float]:
+        """Frame by frame, each in as many runs as its tiles need."""
+        fit = self._fit
+        assert isinstance(fit, Tile)
+        spent = [
+            fit.translate(frame, out, slot.x, slot.y, self.engine.run) for frame, out in zip(frames, outs, strict=True)
+        ]
+        before, inside, after = (sum(column) for column in zip(*spent, strict=True))
+        return before, inside, after
 
     def _batches(self, frames: list[Frame]) -> Iterator[list[int]]:
         """Indices of frames that can share a batch: neighbours of one network size, at most as many as it holds."""

@@ -1,8 +1,7 @@
-"""Where frames come from and where they go. A source or sink is named by a spec: a path, or later a `scheme:`."""
+"""Where frames come from and where they go. A source or sink is named by a spec: a path, a `scheme:`, or `-`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 from ..errors import UnsupportedInput, UsageError
 
 VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}  # that we write
+ANIMATION_FORMATS = {".gif": "gif", ".apng": "apng"}  # likewise
+CLIP_FORMATS = VIDEO_FORMATS | ANIMATION_FORMATS
 
 NULL = "null:"  # the output that discards
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:(?!\\)")  # two letters at least: C:\ is a drive
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class Frame:
     pts: int | None = None  # when it is shown, in time_base; strictly increasing
     time_base: Fraction | None = None  # seconds
     duration: int | None = None  # how long it is shown, in time_base
+    captured: float | None = None  # of a live source: when it arrived, by time.perf_counter
 
     @property
     def seconds(self) -> float | None:
@@ -74,7 +75,10 @@ class FrameSource(Protocol):
 class FrameSink(Protocol):
     """Takes frames of one size. Ends with exactly one of close and abort."""
 
-    def write(self, frame: Frame) -> None: ...
+    def write(self, frame: Frame) -> None:
+        """Raises SinkClosed where the viewer wants no more."""
+        ...
+
     def close(self, *, complete: bool = True) -> None:
         """Finish and keep what was written; complete=False: the source was left early, so sound ends with the frames.
 
@@ -85,6 +89,10 @@ class FrameSink(Protocol):
     def abort(self) -> None:
         """Leave nothing half-written behind."""
         ...
+
+
+class SinkClosed(Exception):
+    """Whoever looked at the output went away: its window was closed, or the reader of a pipe ended. No failure."""
 
 
 @dataclass(frozen=True)
@@ -99,40 +107,54 @@ class SinkOptions:
 
 
 def open_source(spec: str | Path, *, fps: Fraction | None = None) -> FrameSource:
-    """The frames of a picture, of a folder or glob of pictures (`fps` a second), or of a clip.
+    """The frames of a picture, of a folder, glob or `%05d` sequence of pictures (`fps` a second), of a clip,
+    or of what a `scheme:` or `-` names (see `schemes`).
 
     Raises UnsupportedInput if there is nothing there, or nothing we can read.
     """
+    from . import schemes
     from .files import VideoFile
-    from .images import Pictures, find_pictures, picture_format
+    from .images import Pictures, find_pictures, is_animated, picture_format
 
     path = Path(spec)
     if path.is_file():
         # A GIF is a clip here; read as a picture (images.read_picture) it is its first frame.
-        return VideoFile(path) if picture_format(path) in (None, "gif") else Pictures([path], fps)
+        is_clip = picture_format(path) in (None, "gif") or is_animated(path)
+        return VideoFile(path) if is_clip else Pictures([path], fps)
+    if isinstance(spec, str) and (module := schemes.find(spec, "source")) is not None:
+        source: FrameSource = module.source(spec)
+        return source
     if pictures := find_pictures(spec):
         return Pictures(pictures, fps)
     raise UnsupportedInput(f"{spec}: {'no pictures in it' if path.is_dir() else 'no such file'}")
 
 
 def open_sink(spec: str | Path, like: FrameSource, options: SinkOptions | None = None) -> FrameSink:
-    """What `spec` names: a clip (.mp4, .mov, .mkv, .webm), a folder of PNGs, or null:.
+    """What `spec` names: a clip or animation (CLIP_FORMATS), a folder or `%05d` sequence of pictures, or what a
+    `scheme:` or `-` names (see `schemes`).
 
     like  the source: its size, time base, colours and rotation, and the sound and subtitles to take along
     Raises UsageError for what we do not write, GantrtError where it cannot be written.
     """
+    from . import schemes
+    from .animations import AnimationSink
     from .encode import VideoSink
-    from .images import PictureFolder
+    from .images import PictureFolder, PictureSequence, is_pattern
 
     options = options or SinkOptions()
     path = Path(spec)
-    if spec == NULL:
-        return NullSink()
+    if isinstance(spec, str) and (module := schemes.find(spec, "sink")) is not None:
+        sink: FrameSink = module.sink(spec, like, options)
+        return sink
     if is_folder(spec):
         return PictureFolder(path, options)
-    if path.suffix.lower() not in VIDEO_FORMATS:
-        raise UsageError(f"{spec}: a clip is written as {', '.join(VIDEO_FORMATS)}, or into a folder as pictures")
-    return VideoSink(path, like, options)
+    if is_pattern(spec):
+        return PictureSequence(path, options)
+    if path.suffix.lower() in ANIMATION_FORMATS:
+        return AnimationSink(path, like, options)
+    if path.suffix.lower() in VIDEO_FORMATS:
+        return VideoSink(path, like, options)
+    raise UsageError(f"{spec}: a clip is written as {', '.join(CLIP_FORMATS)}, or into a folder as pictures")
 
 
 def is_folder(output: str | Path) -> bool:
@@ -140,34 +162,28 @@ def is_folder(output: str | Path) -> bool:
 
     Raises UsageError for a `scheme:` we do not know, lest it become a folder of that name.
     """
-    if _SCHEME.match(str(output)) or str(output) == "-":
-        raise UsageError(f"{output}: no such output; there are files, folders and {NULL}")
+    from . import schemes
+
+    if isinstance(output, str):
+        schemes.find(output, "sink")
     return Path(output).is_dir() or str(output).endswith("/") or not Path(output).suffix
-
-
-class NullSink:
-    """Discards: for timing the rest."""
-
-    def write(self, frame: Frame) -> None: ...
-    def close(self, *, complete: bool = True) -> None: ...
-    def abort(self) -> None: ...
 
 
 class First:
     """The first `count` frames of a source."""
 
     def __init__(self, source: FrameSource, count: int) -> None:
-        self._source, self._count = source, count
+        self.source, self._count = source, count
         self.width, self.height = source.width, source.height
         self.rate, self.time_base = source.rate, source.time_base
         self.frames = count if source.frames is None else min(count, source.frames)
         self.frames_estimated = source.frames is None or (source.frames_estimated and source.frames < count)
 
     def __iter__(self) -> Iterator[Frame]:
-        return islice(self._source, self._count)
+        return islice(self.source, self._count)
 
     def close(self) -> None:
-        self._source.close()
+        self.source.close()
 
     def __enter__(self) -> First:
         return self

@@ -10,34 +10,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 
 from ..atomic import atomic_path
 from ..errors import GantrtError, UsageError
 from . import VIDEO_FORMATS, Frame, FrameSource, SinkOptions
 from .color import FULL, RGB, Colors, from_rgb
+from .encoders import find_encoder, quality
 from .files import VideoFile
 from .tracks import Tracks, copied_metadata
 
 log = logging.getLogger("gantrt")
 
-# What people call a codec -> its encoder. Any other name is taken for an encoder of FFmpeg.
-ENCODERS = {
-    "h264": "libx264",
-    "hevc": "libx265",
-    "h265": "libx265",
-    "vp8": "libvpx",
-    "vp9": "libvpx-vp9",
-    "av1": "libsvtav1",
-}
-
-# Constant quality where a loss is hard to see, at a speed that leaves the processor to the network.
-_QUALITY = {
-    "libx264": {"crf": "18", "preset": "fast"},
-    "libx265": {"crf": "20", "preset": "fast", "x265-params": "log-level=none"},
-    "libvpx": {"crf": "10", "b": "8M", "deadline": "good", "cpu-used": "4"},
-    "libvpx-vp9": {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
-    "libsvtav1": {"crf": "28", "preset": "8"},
-}
 _TAKE_ODD_SIZES = ("libvpx", "libvpx-vp9", "libsvtav1", "ffv1")  # with subsampled chroma
 _FASTSTART = {"movflags": "+faststart"}  # the index in front, so that a browser can play while it loads
 
@@ -52,11 +37,11 @@ class VideoSink:
     def __init__(self, path: Path, like: FrameSource, options: SinkOptions) -> None:
         self._path = path
         self._rate = like.rate or Fraction(25)
-        self._colors = like.colors if isinstance(like, VideoFile) else Colors.usual(like.width, like.height)
+        self._colors = getattr(like, "colors", None) or Colors.usual(like.width, like.height)
         self._packets: deque[av.Packet] = deque()  # encoded, not yet written
         self._end = Fraction(0)  # of the last frame, in seconds
         self._tracks: Tracks | None = None
-        form = VIDEO_FORMATS[path.suffix.lower()]
+        form = self._form(path)
         with contextlib.ExitStack() as undo:
             temporary = undo.enter_context(atomic_path(path, overwrite=options.overwrite))
             self._container = av.open(
@@ -73,7 +58,7 @@ class VideoSink:
             self._undo = undo.pop_all()
 
     def write(self, frame: Frame) -> None:
-        made = from_rgb(frame.image, self._colors, self._pix_fmt)
+        made = self._convert(frame.image)
         made.time_base = frame.time_base or 1 / self._rate
         made.pts = frame.index if frame.pts is None else frame.pts
         made.duration = frame.duration or round(1 / (self._rate * made.time_base))
@@ -102,12 +87,21 @@ class VideoSink:
         unfinished = GantrtError(f"{self._path}: not finished")
         self._undo.__exit__(type(unfinished), unfinished, None)  # an error tells atomic_path to rename nothing
 
+    @staticmethod
+    def _form(path: Path) -> str:
+        """FFmpeg's name of the container."""
+        return VIDEO_FORMATS[path.suffix.lower()]
+
+    def _convert(self, image: NDArray[np.uint8]) -> av.VideoFrame:
+        return from_rgb(image, self._colors, self._pix_fmt)
+
     def _add_video(self, like: FrameSource, options: SinkOptions) -> av.VideoStream:
-        codec = _encoder(options.codec or ("vp9" if self._path.suffix.lower() == ".webm" else "h264"))
+        name = options.codec or ("vp9" if self._path.suffix.lower() == ".webm" else "h264")
+        codec = find_encoder(name, like.width, like.height)
         self._pix_fmt = _pix_fmt(self._path, codec, like.width, like.height, options.pix_fmt)
-        quality = _quality(codec, options.crf)
+        settings = quality(codec, options.crf)
         try:
-            stream = self._container.add_stream(codec.name, rate=self._rate, options=quality)
+            stream = self._container.add_stream(codec.name, rate=self._rate, options=settings)
         except ValueError as error:
             raise UsageError(f"{self._path}: {self._path.suffix} cannot hold {codec.canonical_name}") from error
         context = stream.codec_context
@@ -119,8 +113,8 @@ class VideoSink:
         context.colorspace = RGB if av.VideoFormat(self._pix_fmt).is_rgb else self._colors.matrix
         context.color_range = self._colors.range
         context.color_primaries, context.color_trc = self._colors.primaries, self._colors.transfer
-        if isinstance(like, VideoFile) and like.sample_aspect_ratio:
-            context.sample_aspect_ratio = like.sample_aspect_ratio
+        if ratio := getattr(like, "sample_aspect_ratio", None):
+            context.sample_aspect_ratio = ratio
         if codec.canonical_name == "hevc" and self._container.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # Apple's players take no other
         return stream
@@ -148,22 +142,6 @@ class VideoSink:
 
     def _failed(self, error: av.FFmpegError) -> GantrtError:
         return GantrtError(f"{self._path}: cannot be written ({(error.strerror or str(error)).lower()})")
-
-
-def _encoder(name: str) -> av.Codec:
-    try:
-        codec = av.Codec(ENCODERS.get(name.lower(), name), "w")
-    except av.codec.codec.UnknownCodecError as error:
-        raise UsageError(f"codec {name!r}: there are {', '.join(ENCODERS)}, and the encoders of FFmpeg") from error
-    if codec.type != "video":
-        raise UsageError(f"codec {name!r}: is for {codec.type}, not for video")
-    return codec
-
-
-def _quality(codec: av.Codec, crf: int | None) -> dict[str, str]:
-    if crf is not None and codec.name not in _QUALITY:
-        raise UsageError(f"crf {crf}: {codec.name} has no constant quality; {', '.join(_QUALITY)} have")
-    return _QUALITY.get(codec.name, {}) | ({} if crf is None else {"crf": str(crf)})
 
 
 def _pix_fmt(path: Path, codec: av.Codec, width: int, height: int, asked: str | None) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import TruncatedInput, UnsupportedInput
 from . import Frame
 from .color import Colors, to_rgb
+from .images import MAX_PIXELS
 from .orientation import UPRIGHT, from_display_matrix
 
 log = logging.getLogger("gantrt")
@@ -59,6 +60,13 @@ class VideoFile:
             self.close()
             raise UnsupportedInput(f"{path}: there is no video in it")
         self._stream = videos[0]
+        claimed = self._stream.codec_context
+        if claimed.width * claimed.height > MAX_PIXELS:
+            self.close()
+            raise UnsupportedInput(
+                f"{path}: claims {claimed.width}x{claimed.height}, more than the {MAX_PIXELS >> 20} megapixels we "
+                "decode"
+            )
         self._stream.thread_type = "AUTO"
         if max_pixels:
             self._stream.codec_context.options = {"max_pixels": str(max_pixels)}

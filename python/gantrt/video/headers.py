@@ -46,6 +46,25 @@ def read_header(data: bytes) -> Header:
     return header
 
 
+def gif_pictures(data: bytes, most: int) -> int:
+    """How many pictures a GIF holds, counted up to `most`; those of a damaged end are not counted."""
+    count = 0
+    try:
+        at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+        while count < most and data[at] in (0x21, 0x2C):
+            if data[at] == 0x2C:
+                count += 1
+                at += 11 + (3 << (data[at + 9] & 7) + 1 if data[at + 9] & 0x80 else 0)  # and the code size
+            else:
+                at += 2
+            while data[at]:  # a chain of blocks
+                at += 1 + data[at]
+            at += 1
+    except IndexError:
+        pass
+    return count
+
+
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpeg"),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..atomic import atomic_path
 from ..errors import GantrtError, UnsupportedInput, UsageError
 from . import Frame, SinkOptions
-from .headers import SNIFF_BYTES, Header, read_header, sniff
+from .headers import SNIFF_BYTES, Header, gif_pictures, read_header, sniff
 from .orientation import EXIF, UPRIGHT
 
 log = logging.getLogger("gantrt")
@@ -29,6 +29,8 @@ READ_SUFFIXES = (*SUFFIXES, ".gif")
 MAX_PIXELS = 256 << 20  # more is refused before it is decoded: a few bytes can claim gigabytes
 DEFAULT_FPS = Fraction(25)
 
+_ACTL_WITHIN = 4096  # bytes: an APNG says so before its first picture
+_NUMBER = re.compile(r"%(?:0(\d))?d")  # %d, %05d; in 50%_off.png there is none
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
 _QUALITY = {
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
@@ -113,10 +115,42 @@ def natural_order(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: (natural_key(path), str(path)))
 
 
+def is_animated(path: str | Path) -> bool:
+    """Whether it is a GIF of more than one picture, or an APNG."""
+    form = picture_format(path)
+    if form == "png":
+        return b"acTL" in _read(path)[:_ACTL_WITHIN]
+    return form == "gif" and gif_pictures(_read(path), 2) > 1
+
+
+def is_pattern(spec: str | Path) -> bool:
+    """Whether it names numbered pictures: one %d or %05d in the file's name, which ends as pictures do."""
+    name = Path(spec).name
+    return len(_NUMBER.findall(name)) == 1 and Path(name).suffix.lower() in SUFFIXES
+
+
 def find_pictures(spec: str | Path) -> list[Path]:
-    """The pictures in a folder (not below it) or of a glob, in natural order."""
-    found = Path(spec).iterdir() if Path(spec).is_dir() else map(Path, glob.iglob(str(spec), recursive=True))
+    """The pictures in a folder (not below it), of a glob or of a `%05d` pattern, in natural order."""
+    path = Path(spec)
+    if is_pattern(spec) and not path.exists():
+        return _numbered(path)
+    found = path.iterdir() if path.is_dir() else map(Path, glob.iglob(str(spec), recursive=True))
     return natural_order(path for path in found if path.suffix.lower() in READ_SUFFIXES or picture_format(path))
+
+
+def _numbered(pattern: Path) -> list[Path]:
+    """The files of a pattern, by number, from the lowest there is; numbers that are left out are said."""
+    before, width, after = _NUMBER.split(pattern.name)
+    digits = rf"\d{{{int(width)},}}" if width else r"\d+"
+    fitting = re.compile(f"{re.escape(before)}({digits}){re.escape(after)}")
+    found = {}
+    for path in pattern.parent.iterdir() if pattern.parent.is_dir() else ():
+        if match := fitting.fullmatch(path.name):
+            found[int(match[1])] = path
+    numbers = sorted(found)
+    if numbers and (missing := numbers[-1] - numbers[0] + 1 - len(numbers)):
+        log.warning("%s: %d numbers between %d and %d are missing", pattern, missing, numbers[0], numbers[-1])
+    return [found[number] for number in numbers]
 
 
 class Pictures:
@@ -151,22 +185,30 @@ class Pictures:
     ) -> None: ...
 
 
-class PictureFolder:
-    """A FrameSink: one PNG per frame, 000001.png and on. Each is whole; those written stay, whatever comes."""
+class PictureSequence:
+    """A FrameSink: one picture per frame, numbered from 1. Each is whole; those written stay, whatever comes."""
 
-    def __init__(self, path: Path, options: SinkOptions) -> None:
-        self._path = path
-        taken = sorted(path.glob("[0-9]" * 6 + ".png")) if path.is_dir() else []
+    def __init__(self, pattern: Path, options: SinkOptions) -> None:
+        """`pattern` is as `is_pattern` says. Raises GantrtError if pictures of it exist, without overwrite."""
+        self._folder, self._name = pattern.parent, pattern.name
+        taken = _numbered(pattern)
         if taken and not options.overwrite:
             raise GantrtError(f"{taken[0]}: exists already; give --overwrite to replace it")
         for old in taken:  # a shorter clip must not end in the pictures of a longer one
             old.unlink()
 
     def write(self, frame: Frame) -> None:
-        write_picture(self._path / f"{frame.index + 1:06}.png", Picture(frame.image))
+        write_picture(self._folder / (self._name % (frame.index + 1)), Picture(frame.image))
 
     def close(self, *, complete: bool = True) -> None: ...
     def abort(self) -> None: ...
+
+
+class PictureFolder(PictureSequence):
+    """A FrameSink: 000001.png and on."""
+
+    def __init__(self, path: Path, options: SinkOptions) -> None:
+        super().__init__(path / "%06d.png", options)
 
 
 def _read(path: str | Path) -> bytes:
