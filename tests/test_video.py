@@ -338,11 +338,19 @@ def test_subtitles_attachments_chapters_and_titles_come_along(tmp_path: Path) ->
         assert [stream.type for stream in container.streams] == ["video", "subtitle", "attachment"]
 
 
-def test_subtitles_a_container_cannot_hold_are_left_out_and_said(
-    tmp_path: Path, warnings: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mov_text"), (".mov", "mov_text"), (".webm", "webvtt")])
+def test_subtitles_become_what_the_container_holds_and_back(tmp_path: Path, suffix: str, codec: str) -> None:
+    source = write_extras(tmp_path / "in.mkv")
+    copy(source, tmp_path / f"out{suffix}")
+    assert clips.stream(tmp_path / f"out{suffix}", "subtitle")["codec"] == codec
+    assert len(clips.frames(tmp_path / f"out{suffix}")) == 25
+    copy(tmp_path / f"out{suffix}", tmp_path / "back.mkv")
+    assert clips.packets(tmp_path / "back.mkv", "subtitle") == clips.packets(source, "subtitle")
+
+
+def test_what_a_container_cannot_hold_is_left_out_and_said(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
     copy(write_extras(tmp_path / "in.mkv"), tmp_path / "out.mp4")
-    assert "mp4 cannot hold its subtitle (subrip)" in warnings.text
+    assert "mp4 cannot hold its attachment" in warnings.text
     assert len(clips.frames(tmp_path / "out.mp4")) == 25
 
 

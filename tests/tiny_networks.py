@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,21 @@ def write_generator(path: Path, seed: int = 0, width: int = 16, **options: Any) 
     return _write(path, nodes, weights, **options)
 
 
+def write_convolutions(path: Path, depth: int = 8, width: int = 8, **options: Any) -> Path:
+    """`depth` 3x3 convolutions with ReLU between: sees `depth` pixels around each, and no statistics of the picture."""
+    random = np.random.default_rng(0)
+    sizes = [3, *[width] * (depth - 1), 3]
+    weights, nodes, x = {}, [], "input"
+    for i, (before, after) in enumerate(pairwise(sizes)):
+        kernel = random.normal(0, (2.6 / (9 * before)) ** 0.5, (after, before, 3, 3))
+        weights[f"w{i}"] = kernel.astype(np.float32)
+        last = i == depth - 1
+        nodes.append(helper.make_node("Conv", [x, f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Tanh" if last else "Relu", [f"c{i}"], ["output" if last else f"r{i}"]))
+        x = f"r{i}"
+    return _write(path, nodes, weights, norm_mode="none", **options)
+
+
 def write_bfloat16(path: Path) -> Path:
     """y = x, rounded to bfloat16 by operations of which ONNX Runtime has no such kind on a CPU."""
     nodes = [
@@ -69,6 +85,7 @@ def _write(
     manifest: bool = True,
     color: Any = "rgb",
     precision: Any = "fp32",
+    norm_mode: Any = "instance",
     opset: int = 17,
 ) -> Path:
     element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
@@ -86,5 +103,5 @@ def _write(
         return path
     spec = InputSpec(channels, *size, multiple=multiple, dynamic=dynamic)
     color = "gray" if channels == 1 else color
-    write_engine(model, path, Manifest(input=spec, batch=batch, color=color, precision=precision))
+    write_engine(model, path, Manifest(input=spec, batch=batch, color=color, precision=precision, norm_mode=norm_mode))
     return path

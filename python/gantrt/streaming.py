@@ -120,7 +120,7 @@ class _Reader(threading.Thread):
                 last: Future[Array] | None = None
                 while self._may_go_on() and (frame := next(frames, None)) is not None:
                     arrived = time.perf_counter() if frame.captured is None else frame.captured
-                    if last is None or still is None or not still.matches(frame.image):
+                    if still is None or not still.matches(frame.image) or last is None:
                         last = self._translator.submit(frame.image[..., ::-1] if self._swap else frame.image)
                     pending = _Pending(frame, arrived, last)
                     pending.future.add_done_callback(pending.finish)

@@ -18,8 +18,10 @@ class Pacer:
     def wait(self, frame: Frame) -> float:
         """Seconds until `frame` is due; 0 if it is now, or late. The first one is due at once."""
         seconds = frame.seconds
-        if frame.captured is not None or seconds is None:
-            return 0.0
+        return 0.0 if frame.captured is not None or seconds is None else self.until(seconds)
+
+    def until(self, seconds: float) -> float:
+        """Seconds until that time of the clip."""
         now = time.perf_counter()
         if self._zero is None or self._zero + seconds < now - _LATE:
             self._zero = now - seconds

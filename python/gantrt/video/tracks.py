@@ -15,6 +15,8 @@ from .files import open_container
 log = logging.getLogger("gantrt")
 
 _TRANSCODED = {"mp4": "aac", "mov": "aac", "matroska": "libopus", "webm": "libopus"}  # for sound a container refuses
+_TEXT = {"mp4": "mov_text", "mov": "mov_text", "matroska": "srt", "webm": "webvtt"}  # for subtitles, if they are text
+_TEXT_CODECS = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
 _LAYOUTS = {1: "mono", 6: "5.1", 8: "7.1"}  # of the sound encoded anew, by channels; all others: stereo
 _OF_THE_OLD_FILE = ("encoder", "duration", "bps", "number_of_", "_statistics", "major_brand", "minor_version")
 
@@ -31,8 +33,8 @@ def copied_metadata(metadata: dict[str, str]) -> dict[str, str]:
 class Tracks:
     """The other streams of the clip at `path`, written into `out` packet by packet with their own time stamps.
 
-    Construct it before the header of `out` is written. Sound that the container cannot hold is encoded anew;
-    other streams it cannot hold are left out, with a warning.
+    Construct it before the header of `out` is written. Sound and text that the container cannot hold are encoded
+    anew; other streams it cannot hold are left out, with a warning.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Tracks:
         self._in = open_container(path, formats)
         self._copied: dict[int, Any] = {}  # input stream index -> output stream
         self._encoded: dict[int, Any] = {}
+        self._subtitles: dict[int, Any] = {}  # written as text of another kind
         self._refused = 0
         wanted = [s for s in self._in.streams if s.type in ("subtitle", "attachment") or (audio and s.type == "audio")]
         for stream in wanted:
@@ -80,21 +83,28 @@ class Tracks:
             added = self._copied[stream.index] = self._out.add_stream_from_template(stream, opaque=True)
         except ValueError:  # the container does not take this codec
             container = self._out.format.name
-            encoder = _TRANSCODED.get(container)
-            if stream.type != "audio" or encoder is None:
+            if stream.type == "audio" and (encoder := _TRANSCODED.get(container)):
+                added = self._encoded[stream.index] = self._add_sound(stream, encoder)
+            elif codec in _TEXT_CODECS and (encoder := _TEXT.get(container)):
+                added = self._subtitles[stream.index] = self._out.add_stream(encoder)
+                stream.codec_context.open(strict=False)  # the decoder makes the header of styles the encoder needs
+                added.codec_context.subtitle_header = stream.codec_context.subtitle_header
+            else:
                 log.warning("%s: %s cannot hold its %s (%s); left out", self._path, container, stream.type, codec)
                 return
-            log.info("%s: %s cannot hold %s sound; it becomes %s", self._path, container, codec, encoder)
-            rate = stream.codec_context.sample_rate
-            rate = rate if rate in (av.Codec(encoder, "w").audio_rates or [rate]) else 48000
-            layout = _LAYOUTS.get(stream.codec_context.layout.nb_channels, "stereo")
-            added = self._encoded[stream.index] = self._out.add_stream(encoder, rate=rate, layout=layout)
+            log.info("%s: %s cannot hold %s; it becomes %s", self._path, container, codec, encoder)
         added.metadata.update(copied_metadata(stream.metadata))
         if stream.type != "attachment":
             added.disposition = stream.disposition.value
 
+    def _add_sound(self, stream: Any, encoder: str) -> Any:
+        rate = stream.codec_context.sample_rate
+        rate = rate if rate in (av.Codec(encoder, "w").audio_rates or [rate]) else 48000
+        layout = _LAYOUTS.get(stream.codec_context.layout.nb_channels, "stereo")
+        return self._out.add_stream(encoder, rate=rate, layout=layout)
+
     def _demux(self) -> Iterator[av.Packet]:
-        streams = [self._in.streams[index] for index in (*self._copied, *self._encoded)]
+        streams = [self._in.streams[index] for index in (*self._copied, *self._encoded, *self._subtitles)]
         streams = [stream for stream in streams if stream.type != "attachment"]
         if not streams:
             return
@@ -108,9 +118,23 @@ class Tracks:
             if packet.stream.index in self._encoded:
                 for frame in packet.decode():
                     self._out.mux(self._encoded[packet.stream.index].encode(frame))
+            elif packet.stream.index in self._subtitles:
+                if packet.size:
+                    self._write_text(packet, self._subtitles[packet.stream.index])
             elif packet.size:  # PyAV's last packets are empty
                 packet.stream = self._copied[packet.stream.index]
                 self._out.mux(packet)
         except (av.error.InvalidDataError, av.error.ArgumentError) as error:
             self._refused += 1
             log.debug("%s: a packet cannot be copied: %s", self._path, error)
+
+    def _write_text(self, packet: av.Packet, target: Any) -> None:
+        """Through FFmpeg's form of all text subtitles, styles included as far as both kinds have them."""
+        text = packet.stream.decode2(packet)
+        if text is None or not len(text):
+            return
+        made = target.codec_context.encode_subtitle(text)
+        made.stream, made.time_base = target, packet.time_base
+        made.pts = made.dts = packet.pts
+        made.duration = packet.duration
+        self._out.mux(made)

@@ -37,11 +37,13 @@ class LoopedClip:
         self._frames.close()
 
     def _loop(self) -> Generator[tuple[Frame, float], None, None]:
+        pacer, begin = Pacer(), 0.0  # of this round, in seconds
         while True:
-            pacer, last = Pacer(), 0.0
+            first = end = None
             with VideoFile(self._path) as clip:
                 for frame in clip:
-                    yield frame, pacer.wait(frame)
-                    if frame.duration and frame.time_base:
-                        last = float(frame.duration * frame.time_base)
-            yield frame, last  # the last one is shown as long as it was
+                    seconds = frame.seconds or 0.0
+                    first = seconds if first is None else first
+                    end = begin + seconds - first + float((frame.duration or 0) * (frame.time_base or 0))
+                    yield frame, pacer.until(begin + seconds - first)
+            begin = end or 0.0
