@@ -63,7 +63,7 @@ class Slow:
     """Stands in for a Translator of one stream that takes `seconds` a frame."""
 
     def __init__(self, seconds: float) -> None:
-        self.info = SimpleNamespace(streams=1, color="rgb")
+        self.info = SimpleNamespace(streams=1, color="rgb", manifest=SimpleNamespace(batch=1))
         self._seconds, self._workers = seconds, ThreadPoolExecutor(1)
 
     def submit(self, frame: np.ndarray) -> Future[np.ndarray]:
@@ -73,7 +73,7 @@ class Slow:
         return translated(self, source, **options)  # type: ignore[arg-type]
 
     def stats(self) -> SimpleNamespace:
-        return SimpleNamespace(total=Summary.of([1.0]))
+        return SimpleNamespace(frames=1, total=Summary.of([1.0]), engine=Summary.of([1.0]))
 
     def __enter__(self) -> Slow:
         return self
