@@ -145,18 +145,26 @@ class Data:
 class Batches:
     """The batches of a training: `load(step)` makes the one of a step, iterating from a step on makes all."""
 
-    def __init__(self, data: Data, batch: int, seed: int, max_pictures: int = 0) -> None:
-        """max_pictures  of each side and epoch, drawn anew for each; 0: all."""
+    def __init__(
+        self, data: Data, batch: int, seed: int, max_pictures: int = 0, share: tuple[int, int] = (0, 1)
+    ) -> None:
+        """max_pictures  of each side and epoch, drawn anew for each; 0: all
+        share         (rank, processes): together they see, step by step, what one process would with a batch so much
+                      larger; all make equally many steps, and pictures that fill no step of all are left out
+        """
         self.data, self.batch, self.seed = data, batch, seed
         self.order = 0  # which of the orders that the seed gives; see `reorder`
+        self._rank, processes = share
+        self._together = batch * processes
         pictures = max(len(data.a), len(data.b))
-        self.steps_per_epoch = max(1, min(pictures, max_pictures or pictures) // batch)
+        self.steps_per_epoch = max(1, min(pictures, max_pictures or pictures) // self._together)
         self._plans: dict[int, tuple[Cuts, Cuts]] = {}
 
     def load(self, step: int) -> tuple[Tensor, Tensor]:
         """A and B, each (batch, height, width, channels) uint8 or uint16 on the CPU."""
         epoch, at = divmod(step, self.steps_per_epoch)
-        rows = slice(at * self.batch, (at + 1) * self.batch)
+        first = at * self._together + self._rank * self.batch
+        rows = slice(first, first + self.batch)
         cut = self.data.preparation.cut
         all_a: list[Picture] = []
         all_b: list[Picture] = []
@@ -195,7 +203,7 @@ class Batches:
     def _draw(self, epoch: int) -> tuple[Cuts, Cuts]:
         rng = np.random.default_rng((self.seed, epoch, self.order) if self.order else (self.seed, epoch))
         data, how = self.data, self.data.preparation
-        count, pictures = self.steps_per_epoch * self.batch, max(len(data.a), len(data.b))
+        count, pictures = self.steps_per_epoch * self._together, max(len(data.a), len(data.b))
         order = np.resize(rng.permutation(pictures), count)  # repeats a set that is smaller than one batch
         partner = order if data.paired else rng.integers(len(data.b), size=count)
         corner = rng.random((2, 2, count))

@@ -1,10 +1,12 @@
-"""Where a training runs, and how precisely."""
+"""Where a training runs, in how many processes, and how precisely."""
 
 from __future__ import annotations
 
 import logging
+import os
 
 import torch
+import torch.distributed as dist
 from gantrt.errors import DeviceUnavailable, UsageError
 from lightning_fabric import Fabric
 
@@ -17,8 +19,10 @@ _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 def open_fabric(device: str, precision: str) -> Fabric:
     """The device and precision to train with; "auto" takes a GPU where there is one.
 
+    Within a process that torchrun started it joins the others; each takes the GPU of its local rank.
     Raises UsageError for words that mean no device, DeviceUnavailable for a device that is not here.
     """
+    here, processes = _processes()
     kind, _, index = device.partition(":")
     if device == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
@@ -26,6 +30,10 @@ def open_fabric(device: str, precision: str) -> Fabric:
         raise UsageError(f"train: there is no device {device!r}; there are auto, cpu, cuda and cuda:N")
     if kind == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable("train: this PyTorch finds no CUDA device; give --device cpu, or see `gantrt doctor`")
+    if index and processes > 1:
+        raise UsageError(f"train: torchrun gives each process its own GPU; say --device cuda, not {device}")
+    if kind == "cuda" and here > torch.cuda.device_count():
+        raise DeviceUnavailable(f"train: {here} processes here want a GPU each; there are {torch.cuda.device_count()}")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise DeviceUnavailable(f"train: there is no {device}; CUDA devices here: {torch.cuda.device_count()}")
     if kind == "cpu" and precision == "fp16":
@@ -37,8 +45,22 @@ def open_fabric(device: str, precision: str) -> Fabric:
         torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
     fabric = Fabric(
         accelerator=kind,
-        devices=1 if kind == "cpu" else [int(index or 0)],
+        devices=here if processes > 1 or kind == "cpu" else [int(index or 0)],
+        num_nodes=processes // here,
+        strategy="ddp" if processes > 1 else "auto",
         precision=_PRECISIONS[precision],
     )
     fabric.launch()
     return fabric
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all: it runs alone, or torchrun counts it as the first."""
+    return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
+
+
+def _processes() -> tuple[int, int]:
+    """How many torchrun started on this machine, and on all."""
+    if not dist.is_torchelastic_launched():
+        return 1, 1
+    return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])

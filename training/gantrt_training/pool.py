@@ -20,6 +20,7 @@ class ImagePool:
             raise ValueError(f"pool: size must not be negative, got {size}")
         self.size = size
         self._images: list[Tensor] = []
+        self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
@@ -45,6 +46,10 @@ class ImagePool:
                 else:
                     raise ValueError("pool: pictures of several sizes need batch=1, or pool_size=0")
         return answer
+
+    def differ(self, rank: int) -> None:
+        """Draw otherwise than the same pool of another process; rank 0 draws as ever."""
+        self._generator.manual_seed(self._seed + (rank << 32))
 
     def _draw(self, below: int) -> int:
         return int(torch.randint(below, (), generator=self._generator))

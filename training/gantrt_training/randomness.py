@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 
 def seed_everything(seed: int) -> None:
@@ -33,3 +36,20 @@ def set_random_state(state: dict[str, Any]) -> None:
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
     random.setstate(state["python"])
+
+
+@contextmanager
+def rehearsal(nets: Sequence[nn.Module]) -> Iterator[None]:
+    """What runs within can be run again with the same outcome: torch's generators and the buffers of `nets` go back."""
+    buffers = [buffer for net in nets for buffer in net.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    devices = {p.device.index for net in nets for p in net.parameters() if p.is_cuda}
+    with torch.random.fork_rng(list(devices)):
+        yield
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
+
+
+def seed_of_process(seed: int, rank: int) -> int:
+    """What process `rank` > 0 of a training draws its dropout from; the first keeps the recipe's seed."""
+    return int(np.random.SeedSequence((seed, rank)).generate_state(1)[0])

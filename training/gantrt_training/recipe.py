@@ -36,6 +36,8 @@ class Recipe:
     steps: int | None = None  # where to stop; none: as many as the config says
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of convolutions; weights and losses stay fp32
+    accumulate: int = 1  # batches whose gradients make one step
+    sync_batchnorm: bool = False  # BatchNorm goes by the pictures of all processes
     ema: float = 0.0  # decay of a moving average of the generators, which samples and export then show; 0: none
     workers: int | None = None  # threads that decode ahead; none: 0 on a CPU, up to 8 beside a GPU
     swap: bool = False  # exchange A and B of the data
@@ -116,6 +118,7 @@ class Recipe:
 _LEAST = {
     "seed": 0,
     "steps": 1,
+    "accumulate": 1,
     "ema": 0,
     "workers": 0,
     "max_pictures": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from . import checkpoint
@@ -13,22 +14,33 @@ from .step import Training
 
 
 class Run:
-    """The folder of a training: recipe.json, log.jsonl, tensorboard/, samples/, checkpoints/."""
+    """The folder of a training: recipe.json, log.jsonl, tensorboard/, samples/, checkpoints/.
+
+    Of several processes only the first writes; all call the same methods at the same steps.
+    """
 
     def __init__(self, folder: Path, recipe: Recipe, training: Training, data: Data, total: int) -> None:
         self.folder, self.recipe, self.training, self.total = folder, recipe, training, total
         self._about = data.summary()
         self._saved = -1
-        self._sheet = SampleSheet(training.family, recipe.config, data, recipe.samples, training.fabric.device)
-        recipe.save(folder / "recipe.json")
-        self.journal = Journal(folder, training.family, training.losses, training.done)
+        self.journal: Journal | None = None
+        if training.world.is_first:
+            self._sheet = SampleSheet(
+                training.family, recipe.config, data, recipe.samples, training.fabric.device, training.norm_mode
+            )
+            recipe.save(folder / "recipe.json")
+            self.journal = Journal(folder, training.family, training.losses, training.done)
 
     def after_step(self) -> None:
         """Write what is due after a step."""
         training, recipe = self.training, self.recipe
         if self._due(recipe.log_every):
-            self.journal.write(training.done, training.epoch, recipe.config.batch, training.lr())
-        if recipe.sample_every and self._due(recipe.sample_every):
+            if self.journal is None:
+                training.losses.take()
+            else:
+                pictures = recipe.config.batch * recipe.accumulate * training.world.size
+                self.journal.write(training.done, training.epoch, pictures, training.lr())
+        if recipe.sample_every and self._due(recipe.sample_every) and training.world.is_first:
             self._sheet.save(training.shown, self.folder / "samples" / f"step_{training.done:07d}.png")
         if self._due(recipe.checkpoint_every):
             self.save()
@@ -36,27 +48,33 @@ class Run:
     def save(self) -> Path:
         """A checkpoint of the step made last: the path of its weights. Raises NonFiniteLoss rather than keep NaN."""
         training, path = self.training, checkpoint.weights_path(self.folder, self.training.done)
-        averages = training.averages
         training.losses.read()
         if self._saved != training.done:
-            about = checkpoint.describe(
-                training.family,
-                self.recipe.preset,
-                training.config,
-                training.nets,
-                step=training.done,
-                epoch=training.epoch,
-                averaged=averages.decay if averages else 0.0,
-                data=self._about,
-            )
-            checkpoint.save_state(checkpoint.state_path(path), training.state())
-            checkpoint.save_weights(path, about, training.nets, averages.nets if averages else None)
-            checkpoint.prune(self.folder, self.recipe.keep)
+            state = training.state()
+            training.world.first(lambda: self._write(path, state))
             self._saved = training.done
         return path
 
+    def _write(self, path: Path, state: dict[str, object]) -> None:
+        training, averages = self.training, self.training.averages
+        about = checkpoint.describe(
+            training.family,
+            self.recipe.preset,
+            training.config,
+            training.nets,
+            step=training.done,
+            epoch=training.epoch,
+            averaged=averages.decay if averages else 0.0,
+            data=self._about,
+        )
+        about = dataclasses.replace(about, norm_mode=training.norm_mode)
+        checkpoint.save_state(checkpoint.state_path(path), state)
+        checkpoint.save_weights(path, about, training.nets, averages.nets if averages else None)
+        checkpoint.prune(self.folder, self.recipe.keep)
+
     def close(self) -> None:
-        self.journal.close()
+        if self.journal is not None:
+            self.journal.close()
 
     def _due(self, every: int) -> bool:
         return self.training.done == self.total or (every > 0 and self.training.done % every == 0)

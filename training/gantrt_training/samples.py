@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .data import Data, Side, to_float, to_pictures
 from .family import Family
-from .nets.norm import batch_norm_as
+from .nets.norm import NormMode, batch_norm_as
 from .pictures import Picture
 
 _GAP = 2  # pixels between pictures
@@ -24,15 +24,25 @@ class SampleSheet:
     Where there is no way back, or pictures come in pairs, the third row shows the pictures wanted.
     """
 
-    def __init__(self, family: Family, config: object, data: Data, count: int, device: torch.device) -> None:
-        self._family, self._config, self._paired = family, config, data.paired
+    def __init__(
+        self,
+        family: Family,
+        config: object,
+        data: Data,
+        count: int,
+        device: torch.device,
+        norm_mode: NormMode | None = None,
+    ) -> None:
+        """norm_mode  what BatchNorms go by; None: what the family says"""
+        self._norm_mode: NormMode = norm_mode or family.norm_mode(config)
+        self._family, self._paired = family, data.paired
         self._a, self._b = (_spread(side, count).to(device) for side in (data.test_a, data.test_b))
 
     def draw(self, nets: nn.ModuleDict) -> Picture:
         """(height, width, 3) RGB. Networks are put into eval mode for it, and back into train mode."""
         rows: list[Tensor] = []
         nets.eval()
-        with torch.no_grad(), batch_norm_as(self._family.norm_mode(self._config)):
+        with torch.no_grad(), batch_norm_as(self._norm_mode):
             for direction in self._family.generators:
                 rows += self._rows(nets, direction)
         nets.train()

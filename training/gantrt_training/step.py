@@ -3,69 +3,140 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from gantrt.errors import UsageError
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .data import to_float
+from .distributed import World
 from .ema import Averages
-from .family import Family
+from .family import Batch, Family, Made, Phase
 from .journal import Losses
-from .randomness import random_state, set_random_state
+from .nets.norm import NormMode
+from .nets.spectral import iterates
+from .nets.synced import synchronise
+from .randomness import random_state, rehearsal, set_random_state
 
 
 class Training:
     """A family that learns: its networks, the optimisers that move them, and how far it is."""
 
-    def __init__(self, family: Family, config: Any, steps_per_epoch: int, fabric: Fabric, *, ema: float = 0.0) -> None:
-        """ema  decay of the generators' moving averages; 0: none are kept"""
+    def __init__(
+        self,
+        family: Family,
+        config: Any,
+        steps_per_epoch: int,
+        fabric: Fabric,
+        *,
+        accumulate: int = 1,
+        ema: float = 0.0,
+        sync_batchnorm: bool = False,
+    ) -> None:
+        """
+        accumulate      batches whose gradients make one step
+        ema             decay of the generators' moving averages; 0: none are kept
+        sync_batchnorm  BatchNorm goes by the pictures of all processes
+        """
         self.family, self.config, self.fabric, self.steps_per_epoch = family, config, fabric, steps_per_epoch
+        self.accumulate = accumulate
+        self.world = World(fabric)
         self.done = 0  # steps
         self.losses = Losses()
         self.nets = family.build(config).to(fabric.device).train()
+        self._synced = bool(sync_batchnorm and self.world.size > 1 and synchronise(self.nets))
         self.pools = family.pools(config)
+        if self.world.rank:
+            for pool in self.pools.values():
+                pool.differ(self.world.rank)
         self.phases = family.phases(config, self.pools)
         self.optimizers = {name: _ready(o, fabric) for name, o in family.optimizers(self.nets, config).items()}
-        self._others = [_parameters(self.nets, set(self.nets) - set(phase.trains)) for phase in self.phases]
         self._generators = set(family.generators.values())
+        self._iterates = iterates(self.nets)
+        self._sets = {phase.trains: _sets(self.nets, set(phase.trains)) for phase in self.phases}
         self.averages = Averages(self.nets, family.generators.values(), ema) if ema else None
 
     def step(self, a: Tensor, b: Tensor) -> None:
-        """One training step on a batch, (n, c, h, w) in [-1, 1] on the device.
+        """One training step on (accumulate * n, c, h, w) pictures in [-1, 1] on the device.
 
         The generators run once for all phases. A phase computes its terms right before its backward pass, so it sees
         what earlier phases of the step have made of the networks. What it does not train is frozen meanwhile: no
         gradient is computed that nobody would use.
         """
-        batch = {"a": a, "b": b}
-        due = [(phase, others) for phase, others in zip(self.phases, self._others, strict=True) if phase.due(self.done)]
+        batches = [
+            {"a": part_a, "b": part_b}
+            for part_a, part_b in zip(a.chunk(self.accumulate), b.chunk(self.accumulate), strict=True)
+        ]
+        due = [phase for phase in self.phases if phase.due(self.done)]
         self._set_lr()
-        learns = any(not self._generators.isdisjoint(phase.trains) for phase, _ in due)
-        with torch.set_grad_enabled(learns), self.fabric.autocast():
-            made = self.family.forward(self.nets, batch, self.config)
-        for phase, others in due:
+        made = self._forward(batches, due)
+        for phase in due:
             optimizer = self.optimizers[phase.name]
-            with _frozen(others):
-                with self.fabric.autocast():
-                    terms = phase.terms(self.nets, batch, made)
-                    values = torch.stack([term.float() for term in terms.values()])
-                optimizer.zero_grad()
-                self.fabric.backward(values.sum())
+            optimizer.zero_grad()
+            moved, still = self._sets[phase.trains]
+            with _frozen(still):
+                names, values = self._backward(phase, batches, made)
+            self.world.average([*(p.grad for p in moved if p.grad is not None), values])
             optimizer.step()
             phase.after(self.nets)
-            self.losses.add(self.done, phase.name, tuple(terms), values.detach())
-        if learns and self.averages is not None:
+            self.losses.add(self.done, phase.name, names, values)
+        if self.averages is not None and any(map(self._moves_generators, due)):
             self.averages.update(self.nets, self.done)
         self.done += 1
+
+    def _moves_generators(self, phase: Phase) -> bool:
+        return not self._generators.isdisjoint(phase.trains)
+
+    def _make(self, batch: Batch, graph: bool) -> Made:
+        with torch.set_grad_enabled(graph), self.fabric.autocast():
+            return self.family.forward(self.nets, batch, self.config)
+
+    def _forward(self, batches: Sequence[Batch], due: Sequence[Phase]) -> list[Made]:
+        """What the generators make of each batch.
+
+        One batch's graph serves all phases. Of several, only one's is kept at a time, or nothing would be gained over
+        a larger batch: the phase that moves the generators makes the pictures again, the same ones.
+        """
+        moving = [self._moves_generators(phase) for phase in due]
+        if len(batches) == 1:
+            return [self._make(batches[0], graph=any(moving))]
+        if moving and moving[0]:
+            return [{} for _ in batches]
+        with rehearsal([self.nets[name] for name in self._generators]) if any(moving) else nullcontext():
+            return [self._make(batch, graph=False) for batch in batches]
+
+    def _backward(self, phase: Phase, batches: Sequence[Batch], made: list[Made]) -> tuple[tuple[str, ...], Tensor]:
+        """Gradients of the phase's terms, their means over the batches; the terms' names and these means, (terms,)."""
+        one, seen = len(batches) == 1, []
+        before = [] if one else [vector.clone() for vector in self._iterates]
+        for index, batch in enumerate(batches):
+            if index:  # each batch meets the power iterations where a single large batch would
+                for vector, value in zip(self._iterates, before, strict=True):
+                    vector.copy_(value)
+            if not one and self._moves_generators(phase):
+                made[index] = self._make(batch, graph=True)
+            with self.fabric.autocast():
+                terms = phase.terms(self.nets, batch, made[index])
+                values = torch.stack([term.float() for term in terms.values()])
+            self.fabric.backward(values.sum() / len(batches))
+            seen.append(values.detach())
+            if not one:
+                made[index] = {name: value.detach() for name, value in made[index].items()}
+        return tuple(terms), seen[0] if one else torch.stack(seen).mean(0)
 
     @property
     def shown(self) -> nn.ModuleDict:
         """The networks as they are sampled, judged and exported: with averaged generators, if averages are kept."""
         return self.nets if self.averages is None else self.averages.over(self.nets)
+
+    @property
+    def norm_mode(self) -> NormMode:
+        """What the trained generators' BatchNorms go by."""
+        return "running" if self._synced else self.family.norm_mode(self.config)
 
     @property
     def epoch(self) -> int:
@@ -77,23 +148,40 @@ class Training:
         return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self.optimizers.items()}
 
     def state(self) -> dict[str, Any]:
-        """All that is not a weight and that the next step depends on."""
+        """All that is not a weight and that the next step depends on; {} in all processes but the first."""
+        own = {"pools": {name: pool.state_dict() for name, pool in self.pools.items()}, "random": random_state()}
+        if self.world.size > 1:
+            own["buffers"] = dict(self.nets.named_buffers())
+        processes = self.world.gather(own)
         return {
             "step": self.done,
             "optimizers": {name: optimizer.state_dict()["state"] for name, optimizer in self.optimizers.items()},
-            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
             "precision": self.fabric.strategy.precision.state_dict(),
-            "random": random_state(),
+            "processes": processes,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave. Learning rates and the like stay those of the config."""
+        """Take over what `state` gave. Learning rates and the like stay those of the config.
+
+        Raises UsageError if other than as many processes saved it: their pools and random generators cannot be shared
+        out anew.
+        """
+        saved = len(state["processes"])
+        if saved != self.world.size:
+            start = f"torchrun --nproc-per-node {saved}" if saved > 1 else "one process"
+            raise UsageError(
+                f"train: the training was saved by {saved} processes, here are {self.world.size}; resume with {start}"
+            )
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state["optimizers"][name]})
+        own = state["processes"][self.world.rank]
         for name, pool in self.pools.items():
-            pool.load_state_dict(state["pools"][name])
+            pool.load_state_dict(own["pools"][name])
+        for name, buffer in self.nets.named_buffers():
+            if name in own.get("buffers", {}):
+                buffer.copy_(own["buffers"][name])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        set_random_state(state["random"])
+        set_random_state(own["random"])
         self.done = int(state["step"])
 
     def _set_lr(self) -> None:
@@ -119,8 +207,13 @@ def _ready(optimizer: Optimizer, fabric: Fabric) -> Any:
     return fabric.setup_optimizers(optimizer)
 
 
-def _parameters(nets: nn.ModuleDict, names: set[str]) -> list[nn.Parameter]:
-    return [p for name, net in nets.items() if name in names for p in net.parameters() if p.requires_grad]
+def _sets(nets: nn.ModuleDict, trained: set[str]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters of the networks that are trained, and those of the others."""
+
+    def of(names: set[str]) -> list[nn.Parameter]:
+        return [p for name, net in nets.items() if name in names for p in net.parameters() if p.requires_grad]
+
+    return of(trained), of(set(nets) - trained)
 
 
 @contextmanager

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gantrt.errors import EngineCorrupt, UnsupportedInput, UsageError
+from gantrt.errors import EngineCorrupt, GantrtError, UnsupportedInput, UsageError
 from gantrt.progress import Progress
+from lightning_fabric import Fabric
 from torch import nn
 
 from . import checkpoint
 from .data import Batches, Data
 from .devices import open_fabric
+from .distributed import World
 from .family import Family
 from .interruption import interruptions
-from .randomness import seed_everything
+from .randomness import seed_everything, seed_of_process
 from .recipe import Recipe
 from .run import Run
 from .sizes import HeightWidth, height_width
@@ -38,10 +40,13 @@ def train(
     resume     go on from the newest checkpoint in `folder`, as if there had been no interruption
     overwrite  replace what an earlier training left there
     Ctrl-C and SIGTERM save a checkpoint when the running step is made, then raise KeyboardInterrupt.
+    Started by torchrun, all processes call this; they train as one and the first of them writes.
     """
     folder, family, config = Path(folder), recipe.load_family(), recipe.config
     check_size(family, config)
     fabric = open_fabric(recipe.device, recipe.precision)
+    world = World(fabric)
+    _only_errors_from_others(world)
     channels = (config.channels_a, config.channels_b)
     data = Data(
         Path(recipe.data),
@@ -51,33 +56,52 @@ def train(
         swap=recipe.swap,
         max_unreadable=recipe.max_unreadable,
     )
-    batches = Batches(data, config.batch, recipe.seed, recipe.pictures_per_epoch())
-    enter(folder, resume=resume, overwrite=overwrite)
+    share = (world.rank, world.size)
+    batches = Batches(data, config.batch * recipe.accumulate, recipe.seed, recipe.pictures_per_epoch(), share)
+    world.first(lambda: enter(folder, resume=resume, overwrite=overwrite))
 
     seed_everything(recipe.seed)
-    training = Training(family, config, batches.steps_per_epoch, fabric, ema=recipe.ema)
+    training = Training(
+        family,
+        config,
+        batches.steps_per_epoch,
+        fabric,
+        accumulate=recipe.accumulate,
+        ema=recipe.ema,
+        sync_batchnorm=recipe.sync_batchnorm,
+    )
+    if world.rank:
+        seed_everything(seed_of_process(recipe.seed, world.rank))
     if resume:
         restore(training, folder)
     start, total = training.done, recipe.steps or family.total_steps(config, batches.steps_per_epoch)
-    log.info("%s: %s; step %d of %d on %s", recipe.family, data, start, total, fabric.device)
+    log.info("%s: %s; step %d of %d on %s", recipe.family, data, start, total, _where(fabric, world))
 
+    failure: UnsupportedInput | None = None
     with (
         closing(Run(folder, recipe, training, data, total)) as run,
-        Progress(total, "steps", label=recipe.family, enabled=progress, start=start) as bar,
+        Progress(total, "steps", label=recipe.family, enabled=progress and world.is_first, start=start) as bar,
         closing(batches.iterate(start, _threads(recipe, fabric.device))) as stream,
         interruptions() as interrupted,
     ):
-        while training.done < total and not interrupted.is_set():
+        while training.done < total:
             try:
                 a, b = next(stream)
-            except UnsupportedInput:
-                run.save()
-                raise
+            except UnsupportedInput as error:
+                failure = error
+            if world.any(interrupted.is_set() or failure is not None):
+                break
             training.step(upload(a, fabric.device), upload(b, fabric.device))
-            bar.update(1, **(run.journal.fields() if bar.due() else {}))
+            bar.update(1, **(run.journal.fields() if run.journal and bar.due() else {}))
             run.after_step()
         last = run.save()
-    if interrupted.is_set():
+    failed = world.any(failure is not None)
+    world.leave()
+    if failure is not None:
+        raise failure
+    if failed:
+        raise GantrtError(f"train: another process could not go on and says why; saved step {training.done}")
+    if training.done < total:
         log.warning("train: saved step %d of %d; --resume goes on from there", training.done, total)
         raise KeyboardInterrupt
     return last
@@ -86,7 +110,8 @@ def train(
 def restore(training: Training, folder: Path) -> None:
     """Bring a fresh `training` to the newest checkpoint in `folder`; without any it stays at its start.
 
-    Raises EngineCorrupt if the checkpoint is damaged or holds other networks.
+    Raises EngineCorrupt if the checkpoint is damaged or holds other networks, UsageError if other than as many
+    processes made it.
     """
     path = checkpoint.newest_resumable(folder)
     if path is None:
@@ -99,6 +124,8 @@ def restore(training: Training, folder: Path) -> None:
     checkpoint.load_weights(path, description, training.nets, averages)
     try:
         training.load_state(checkpoint.load_state(checkpoint.state_path(path), training.fabric.device))
+    except UsageError:
+        raise
     except (KeyError, ValueError, TypeError) as error:
         raise EngineCorrupt(f"{checkpoint.state_path(path)}: does not fit this training ({error})") from error
 
@@ -137,6 +164,16 @@ def check_size(family: Family, config: Any) -> None:
     for key in ("channels_a", "channels_b"):
         if getattr(config, key) < 1:
             raise UsageError(f"{family.name}: {key} must be at least 1, got {getattr(config, key)}")
+
+
+def _only_errors_from_others(world: World) -> None:
+    """What all processes would say alike, the first says."""
+    if not world.is_first:
+        log.setLevel(logging.ERROR)
+
+
+def _where(fabric: Fabric, world: World) -> str:
+    return str(fabric.device) if world.size == 1 else f"{world.size} processes, {fabric.device.type}"
 
 
 def _threads(recipe: Recipe, device: torch.device) -> int:

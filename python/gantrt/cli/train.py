@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     try:
         from gantrt_training import recipe as recipes
+        from gantrt_training.devices import is_first_process
         from gantrt_training.trainer import train
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
@@ -53,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
         raise UnsupportedInput("train: no pictures; give --data DIR, a folder with trainA/ and trainB/, or with train/")
     if not args.output:
         raise UsageError("train: no place for the result; give -o RUN")
-    print(train(recipe, args.output, resume=args.resume, overwrite=args.overwrite, progress=_progress(args)))
+    path = train(recipe, args.output, resume=args.resume, overwrite=args.overwrite, progress=_progress(args))
+    if is_first_process():
+        print(path)
     return 0
 
 

@@ -13,6 +13,12 @@ from torch import Tensor, nn
 EPS = 1e-12
 
 
+def iterates(nets: nn.Module) -> list[Tensor]:
+    """The vectors of all power iterations in `nets`: buffers that each forward pass in train mode moves on."""
+    layers = [layer for layer in nets.modules() if isinstance(layer, (SpectralConv2d, SpectralLinear))]
+    return [vector for layer in layers for vector in (layer.weight_u, layer.weight_v)]
+
+
 def _own(layer: nn.Conv2d | nn.Linear) -> None:
     """Replace the layer's weight by weight_orig and the two vectors of the power iteration."""
     weight = layer.weight
