@@ -27,6 +27,7 @@ _LIBRARIES = {
     "openvino": ("openvino", "translating on a CPU", "pip install openvino"),
     "onnxruntime": ("onnxruntime", "bench --against, export's parity check", "pip install 'gantrt[bench]'"),
     "matplotlib": ("matplotlib", "bench --plot", "pip install 'gantrt[bench]'"),
+    "fastapi": ("fastapi", "serve", "pip install 'gantrt[serve]'"),
     "torch": ("torch", "train, import, export", "pip install 'gantrt[train]'"),
     "tensorrt": ("tensorrt", "plans for an NVIDIA GPU", "pip install 'gantrt[tensorrt]'"),
     "tensorrt_rtx": ("tensorrt-rtx-cu13", "plans for an NVIDIA RTX GPU", "pip install 'gantrt[rtx]'"),
