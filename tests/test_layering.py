@@ -16,11 +16,12 @@ EXTRA_LIBRARIES = {  # what one module alone may use, inside functions
     "gantrt.engines.openvino": {"openvino"},
     "gantrt.engines.onnxruntime": {"onnxruntime"},
     "gantrt.video.schemes.vcam": {"pyvirtualcam"},
-    "gantrt.cli.bench": {"matplotlib", "openvino", "onnxruntime"},
+    "gantrt.bench_plot": {"matplotlib"},
+    "gantrt.peers": {"onnxruntime"},
 }
 SERVER_LIBRARIES = {"fastapi", "starlette", "pydantic", "uvicorn", "h11", "prometheus_client"}  # of gantrt.serve alone
 TRAINING_MAY_USE = {"errors", "manifest", "engine_file", "atomic", "progress", "__version__"}
-COMMANDS_THAT_TRAIN = {"train", "split", "import_", "export", "evaluate", "demo"}
+COMMANDS_THAT_TRAIN = {"bench", "train", "split", "import_", "export", "evaluate", "demo"}
 FOUNDATION = {"gantrt.manifest", "gantrt.errors", "gantrt.engine_file", "gantrt.timing", "gantrt.atomic"}
 HEAVY = {"torch", "cv2", "av", "onnx", "openvino", "onnxruntime", "tensorrt", "numpy", "gantrt_training"}
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import itertools
 import os
-import platform
-import resource
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -23,11 +20,8 @@ from .engines import output_like
 from .timing import Summary
 from .translator import Stats, Translator
 
-SCHEMA = "gantrt.bench/1"
-
-_UNSTABLE = 0.025  # coefficient of variance above which trtexec warns
 _TURN = 0.1  # seconds one contestant runs before the next has its turn
-_GPU_FACTS = ("gpu", "cc", "driver", "cuda", "trt_build", "trt_runtime", "clocks", "power")
+_PAUSE = 0.02  # seconds in which the threads of the last one stop looking for work
 
 
 @dataclass(frozen=True)
@@ -62,13 +56,31 @@ class EngineTimes:
 
 
 @dataclass(frozen=True)
+class Start:
+    """What it costs to have a Translator."""
+
+    load_ms: float  # as it happened
+    from_cache: bool  # whether compiling was spared by an earlier start
+    again_ms: float | None  # a second start; None where nothing is kept
+    rss_before_mb: float | None  # resident memory before the load and after the first frame; None where unknown
+    rss_loaded_mb: float | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the frames are from. None: they were drawn."""
+
+    fps: float | None = None
+    decode: Summary | None = None  # of the same frames
+
+
+@dataclass(frozen=True)
 class FrameTimes:
     """Whole frames: one at a time, and then as fast as the queue takes them."""
 
     runs: NDArray[np.float64]  # (n, 2): call and return in milliseconds, one frame at a time
     stages: Stats  # of the same frames
     first_frame_ms: float  # the very first one, with nothing warmed up
-    load_ms: float
     fps: float  # with two frames in flight per stream, or in batches
 
     @property
@@ -79,6 +91,10 @@ class FrameTimes:
     def jitter_ms(self) -> float:
         """Standard deviation of the interval between results."""
         return float(np.diff(self.runs[:, 1]).std()) if len(self.runs) > 1 else 0.0
+
+    def misses(self, fps: float) -> int:
+        """Frames that took longer than there is time at this rate."""
+        return int((self.runs[:, 1] - self.runs[:, 0] > 1e3 / fps).sum())
 
 
 def repeat(once: Callable[[], Any], settings: Settings) -> NDArray[np.float64]:
@@ -124,7 +140,7 @@ def measure_frames(translator: Translator, frames: Sequence[Frame], settings: Se
     translator.stats(reset=True)
     runs = repeat(lambda: translator(*next(turns)), settings)
     stages = translator.stats(reset=True)
-    return FrameTimes(runs, stages, first, translator.load_ms, _throughput(translator, frames, settings))
+    return FrameTimes(runs, stages, first, _throughput(translator, frames, settings))
 
 
 def _throughput(translator: Translator, frames: Sequence[Frame], settings: Settings) -> float:
@@ -148,17 +164,32 @@ def _throughput(translator: Translator, frames: Sequence[Frame], settings: Setti
     return done / elapsed
 
 
-def compare(contestants: Mapping[str, Callable[[], Any]], settings: Settings) -> dict[str, Summary]:
-    """Let the contestants take turns until each has had its time, so that a busy moment hits all of them.
+def rss_mb() -> float | None:
+    """This process's resident memory now; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
-    The first run of each turn is not counted: it finds the other's data in the caches and its threads still spinning.
+
+def compare(contestants: Mapping[str, Callable[[], Any]], settings: Settings) -> dict[str, NDArray[np.float64]]:
+    """Let the contestants take turns until each has had its time; milliseconds of every run, (n,) each.
+
+    A busy moment hits all of them, and none always follows the same other one: each round has its own order. Between
+    two turns there is a pause, and the first run of each is not counted: it finds another's data in the caches, and
+    another's threads still spinning.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     spent = dict.fromkeys(contestants, 0.0)
+    order, random = list(contestants), Random(0)
     for once in contestants.values():
         once()
     while any(len(times[name]) < settings.iterations or spent[name] < settings.duration for name in contestants):
-        for name, once in contestants.items():
+        random.shuffle(order)
+        for name in order:
+            once = contestants[name]
+            time.sleep(_PAUSE)
             once()
             begin = start = time.perf_counter()
             while start - begin < _TURN:
@@ -167,88 +198,4 @@ def compare(contestants: Mapping[str, Callable[[], Any]], settings: Settings) ->
                 times[name].append((end - start) * 1e3)
                 start = end
             spent[name] += start - begin
-    return {name: Summary.of(values) for name, values in times.items()}
-
-
-def warnings(engine: EngineTimes, frame: FrameTimes, streams: int) -> list[str]:
-    """What makes these numbers less than they seem, in trtexec's spirit and with its thresholds."""
-    found = []
-    if engine.compute.cv > _UNSTABLE:
-        found.append(
-            f"compute time is unstable, with coefficient of variance = {engine.compute.cv:.1%}: something else runs "
-            "here, or the clock changes; close it, or measure longer with --duration"
-        )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if os.getloadavg()[0] > 1.5 * cores:
-        found.append(f"the machine is busy: {os.getloadavg()[0]:.1f} threads want its {cores} cores")
-    around = frame.stages.pre.median + frame.stages.post.median
-    if around >= frame.stages.engine.median:
-        found.append(f"reading and writing pixels ({around:.2f} ms) takes as long as the network: use smaller frames")
-    if streams > 1:
-        found.append(f"{streams} streams share the CPU: latency suffers, see the throughput")
-    return found
-
-
-def environment(libraries: Mapping[str, str]) -> dict[str, Any]:
-    from . import __version__
-
-    return dict.fromkeys(_GPU_FACTS) | {
-        "os": platform.platform(),
-        "cpu": libraries.get("cpu") or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "gantrt": __version__,
-        "libraries": dict(libraries),
-        "load_average": os.getloadavg()[0],
-    }
-
-
-def report(
-    translator: Translator, engine: EngineTimes, frame: FrameTimes, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Everything, as one JSON object. What a CPU does not have is null, not 0."""
-    info = translator.info
-    not_here = dict.fromkeys(("enqueue", "h2d", "d2h"))
-    stages = {name: getattr(frame.stages, name).to_json() for name in ("wait", "pre", "engine", "post")}
-    return {
-        "schema": SCHEMA,
-        "environment": environment(info.versions),
-        "engine": {
-            "path": str(info.path),
-            "sha256": hashlib.sha256(info.path.read_bytes()).hexdigest(),
-            "runtime": info.runtime,
-            "device": info.device,
-            "precision": info.precision,
-            "manifest": dataclasses.asdict(info.manifest),
-        },
-        "settings": dict(settings),
-        "metrics": {
-            "engine": {"latency": engine.compute.to_json(), "compute": engine.compute.to_json(), **not_here},
-            "frame": {
-                "e2e": frame.e2e.to_json(),
-                **stages,
-                "jitter_ms": frame.jitter_ms,
-                "first_frame_ms": frame.first_frame_ms,
-                "load_ms": frame.load_ms,
-            },
-        },
-        "throughput": {"engine_qps": engine.throughput, "frame_fps": frame.fps},
-        "memory": {"host_rss_mb": _peak_mb(), "device_peak_mb": None},
-        "warnings": warnings(engine, frame, info.streams),
-    }
-
-
-def trace(engine: EngineTimes) -> list[dict[str, float | None]]:
-    """One dict per run with the keys of trtexec's --exportTimes."""
-    absent = ("startEnqMs", "endEnqMs", "startH2dMs", "endH2dMs", "startD2hMs", "endD2hMs", "h2dMs", "d2hMs")
-    return [
-        dict.fromkeys(absent)
-        | {"startComputeMs": start, "endComputeMs": end, "computeMs": end - start, "latencyMs": end - start}
-        for start, end in engine.runs.tolist()
-    ]
-
-
-def _peak_mb() -> float:
-    """The most memory this process ever held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return {name: np.array(values) for name, values in times.items()}
