@@ -18,7 +18,8 @@ from ..pictures import Picture
 log = logging.getLogger("gantrt")
 
 Feature = NDArray[np.float32]
-_TABLE = "CREATE TABLE IF NOT EXISTS features (network TEXT, picture BLOB, values_ BLOB, PRIMARY KEY (network, picture))"
+_TABLE = """CREATE TABLE IF NOT EXISTS features
+    (network TEXT, picture BLOB, feature BLOB, PRIMARY KEY (network, picture)) WITHOUT ROWID"""
 _AT_ONCE = 500  # keys in a query: SQLite bounds the number of variables
 
 
@@ -56,7 +57,7 @@ class FeatureCache:
                 some = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 rows = self._database.execute(  # type: ignore[union-attr]
-                    f"SELECT picture, values_ FROM features WHERE network = ? AND picture IN ({marks})",
+                    f"SELECT picture, feature FROM features WHERE network = ? AND picture IN ({marks})",
                     (network, *some),
                 )
                 found |= {picture: np.frombuffer(values, np.float32) for picture, values in rows}

@@ -26,7 +26,7 @@ class Inception:
 
     clean        Pillow's antialiased bicubic filter in floating point, cut off at 0 and 255, then (x - 128) / 128:
                  Parmar et al. 2022, arXiv:2104.11222
-    pytorch-fid  bilinear without antialiasing, then 2 x / 255 - 1: what most published FIDs of PyTorch code went through
+    pytorch-fid  bilinear without antialiasing, then 2 x / 255 - 1, as most published FIDs of PyTorch code
     """
 
     def __init__(self, path: Path, resize: Resize = "clean", device: torch.device | str = "cpu") -> None:
@@ -37,7 +37,7 @@ class Inception:
         self.resize, self.device = resize, torch.device(device)
         self.sha256 = sha256(path)
         try:
-            self._net = torch.jit.load(str(path), map_location=self.device).eval()
+            self._net = torch.jit.load(str(path), map_location=self.device).eval()  # type: ignore[no-untyped-call]
             shape = tuple(self._run(torch.zeros(1, 3, SIDE, SIDE, device=self.device)).shape)
         except (RuntimeError, ValueError, TypeError) as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

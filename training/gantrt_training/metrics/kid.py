@@ -19,8 +19,8 @@ class KidProtocol:
 
     blocks   both sets are shuffled and cut into blocks of at most `size`, each picture used once. The spread is the
              standard error of the mean. With 10 it is what the authors of U-GAT-IT published as their code.
-    subsets  `count` times, `size` pictures of each set at random (Bińkowski et al. 2018 draw 100 of 1000). The spread is
-             the standard deviation between subsets.
+    subsets  `count` times, `size` pictures of each set at random (Bińkowski et al. 2018 draw 100 of 1000). The spread
+             is the standard deviation between subsets.
     """
 
     size: int = 10
@@ -55,8 +55,7 @@ def kernel_distance(x: Features, y: Features, protocol: KidProtocol | None = Non
     else:
         if min(len(x), len(y)) < protocol.size:
             raise UsageError(f"kid: subsets of {protocol.size} need as many pictures, got {len(x)} and {len(y)}")
-        draws = [[rng.choice(len(side), protocol.size, replace=False) for side in (x, y)] for _ in range(protocol.count)]
-        distances = np.array([mmd(x[i], y[j]) for i, j in draws])
+        distances = np.array([_of_subset(x, y, protocol.size, rng) for _ in range(protocol.count)])
         spread = distances.std(ddof=0) if len(distances) > 1 else math.nan
     return 100 * float(distances.mean()), 100 * float(spread)
 
@@ -72,7 +71,12 @@ def mmd(x: Features, y: Features) -> float:
 
 
 def _kernel(x: Features, y: Features) -> NDArray[np.float64]:
-    return (x @ y.T / x.shape[1] + 1.0) ** 3
+    return np.asarray((x @ y.T / x.shape[1] + 1.0) ** 3)
+
+
+def _of_subset(x: Features, y: Features, size: int, rng: np.random.Generator) -> float:
+    i, j = (rng.choice(len(side), size, replace=False) for side in (x, y))
+    return mmd(x[i], y[j])
 
 
 def _blocks(m: int, n: int, size: int, rng: np.random.Generator) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -49,4 +49,4 @@ def _smooth(x: np.ndarray) -> np.ndarray:
     """(h, w, c) → (h - 10, w - 10, c): the weighted mean under each whole window."""
     edge = WINDOW // 2
     blurred = cv2.GaussianBlur(x, (WINDOW, WINDOW), SIGMA)[edge:-edge, edge:-edge]
-    return blurred.reshape(*blurred.shape[:2], -1)
+    return np.asarray(blurred.reshape(*blurred.shape[:2], -1))

@@ -1,0 +1,114 @@
+"""A translator takes a test: it translates the test pictures of a data set, and metrics grade what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gantrt.errors import UnsupportedInput
+from gantrt.progress import Progress
+
+from .data import Preparation, Side, Source
+from .metrics.grader import Grader, Grades
+from .pictures import Picture, list_pictures
+
+Translate = Callable[[list[Picture]], list[Picture]]
+
+_AT_ONCE = 8  # pictures that are translated and graded together
+_SPLITS = ("test", "val")
+
+
+@dataclass(frozen=True)
+class TestSplit:
+    """The test pictures of a data set: A and B, in order."""
+
+    __test__ = False  # pytest: this is no test
+
+    a: list[Source]
+    b: list[Source]
+    name: str  # test, or else val
+    paired: bool  # whether row n of A and row n of B show the same thing
+
+    def sides(self, direction: str) -> tuple[list[Source], list[Source]]:
+        """What is given and what is wanted."""
+        return (self.a, self.b) if direction == "a2b" else (self.b, self.a)
+
+
+def find_test_split(root: Path, *, paired: bool | None, family_paired: bool, swap: bool = False) -> TestSplit:
+    """The pictures in testA and testB, or side by side in test; without these in valA and valB, or val.
+
+    paired  whether partners in the two folders share their names; None: if the family learns from pairs. Side-by-side
+            pictures are pairs in any case.
+    Raises UnsupportedInput, which says what was expected, if there are none or if pairs are not complete.
+    """
+    for name in _SPLITS:
+        a, b = (_sources(root / f"{name}{side}") for side in "AB")
+        together = bool(family_paired if paired is None else paired)
+        if not (a and b):
+            whole = _sources(root / name)
+            a, b = ([source._replace(half=half) for source in whole] for half in (0, 1))
+            together = paired is not False
+        elif together:
+            a, b = _matched(a, b)
+        if a and b:
+            return TestSplit(*((b, a) if swap else (a, b)), name, together)
+    there = "does not exist" if not root.exists() else "has no test pictures"
+    raise UnsupportedInput(
+        f"evaluate: {root} {there}; expected testA/ and testB/, or test/ with pictures that show A left and B right "
+        "(or valA/, valB/, val/)"
+    )
+
+
+def evaluate(
+    translate: Translate,
+    given: Side,
+    wanted: Side,
+    grader: Grader,
+    *,
+    paired: bool,
+    keep: bool = True,
+    bar: Progress | None = None,
+) -> Grades:
+    """Grade the translations of all pictures of `given`.
+
+    translate  prepared pictures, (h, w, c) uint8, to their translations
+    keep       remember the features of translations in the grader's cache, not only those of real pictures
+    """
+    tally = grader.tally()
+    for start in range(0, len(given), _AT_ONCE):
+        made = translate([given.whole(n) for n in range(start, min(start + _AT_ONCE, len(given)))])
+        tally.add_made(made, keep=keep)
+        if paired:
+            tally.compare(made, [wanted.whole(n) for n in range(start, start + len(made))])
+        if bar:
+            bar.update(len(made))
+    for start in range(0, len(wanted), _AT_ONCE):
+        real = [wanted.whole(n) for n in range(start, min(start + _AT_ONCE, len(wanted)))]
+        tally.add_wanted(real)
+        if bar:
+            bar.update(len(real))
+    return tally.grades()
+
+
+def make_side(sources: Sequence[Source], channels: int, preparation: Preparation) -> Side:
+    return Side(sources, channels, preparation, cache_bytes=0)  # each is asked for once or twice
+
+
+def _sources(folder: Path) -> list[Source]:
+    if not folder.is_dir():
+        return []
+    return [Source(path, path.relative_to(folder).with_suffix("").as_posix()) for path in list_pictures(folder)]
+
+
+def _matched(a: list[Source], b: list[Source]) -> tuple[list[Source], list[Source]]:
+    first, second = ({source.name: source for source in side} for side in (a, b))
+    alone = sorted(first.keys() ^ second.keys())
+    if alone:
+        only = first.get(alone[0]) or second[alone[0]]
+        raise UnsupportedInput(
+            f"evaluate: {len(alone)} test pictures have no partner of the same name on the other side, the first is "
+            f"{only.path}; complete the pairs, or give --unpaired"
+        )
+    names = sorted(first)
+    return [first[name] for name in names], [second[name] for name in names]
