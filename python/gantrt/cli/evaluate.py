@@ -122,7 +122,7 @@ def _evaluate(
     try:
         grader = Grader(
             metrics,
-            device=_torch_device(args.device),
+            device=evaluation.torch_device(args.device),
             inception=args.inception,
             lpips=args.lpips,
             resize=args.resize,
@@ -155,16 +155,6 @@ def _evaluate(
         "date": date.today().isoformat(),
     }
     return report, grades.values()
-
-
-def _torch_device(asked: str) -> str:
-    import torch
-
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceUnavailable("evaluate: this PyTorch finds no CUDA device for the metrics; give --device cpu")
-    return asked
 
 
 def _lines(report: dict[str, Any]) -> list[str]:

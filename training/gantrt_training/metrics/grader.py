@@ -152,7 +152,7 @@ class Tally:
 
     def _add(self, side: str, pictures: Sequence[Picture], keep: bool) -> None:
         self._counts[side] += len(pictures)
-        if self._grader.inception and pictures:
+        if self._grader.inception and len(pictures):
             self._smallest = min(self._smallest, *(min(picture.shape[:2]) for picture in pictures))
             self._features[side].append(self._grader.features(pictures, keep=keep))
 
