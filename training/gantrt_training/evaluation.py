@@ -12,12 +12,12 @@ from gantrt.progress import Progress
 
 from .data import Preparation, Side, Source
 from .metrics.grader import Grader, Grades
-from .pictures import Picture, list_pictures
+from .pictures import Picture
+from .sources import find_test
 
 Translate = Callable[[list[Picture]], list[Picture]]
 
 _AT_ONCE = 8  # pictures that are translated and graded together
-_SPLITS = ("test", "val")
 
 
 @dataclass(frozen=True)
@@ -37,28 +37,24 @@ class TestSplit:
 
 
 def find_test_split(root: Path, *, paired: bool | None, family_paired: bool, swap: bool = False) -> TestSplit:
-    """The pictures in testA and testB, or side by side in test; without these in valA and valB, or val.
+    """The pictures in testA and testB, or side by side in test, or those of lists; without these, of val.
 
     paired  whether partners in the two folders share their names; None: if the family learns from pairs. Side-by-side
-            pictures are pairs in any case.
+            pictures are pairs unless this is False.
     Raises UnsupportedInput, which says what was expected, if there are none or if pairs are not complete.
     """
-    for name in _SPLITS:
-        a, b = (_sources(root / f"{name}{side}") for side in "AB")
-        together = bool(family_paired if paired is None else paired)
-        if not (a and b):
-            whole = _sources(root / name)
-            a, b = ([source._replace(half=half) for source in whole] for half in (0, 1))
-            together = paired is not False
-        elif together:
-            a, b = _matched(a, b)
-        if a and b:
-            return TestSplit(*((b, a) if swap else (a, b)), name, together)
-    there = "does not exist" if not root.exists() else "has no test pictures"
-    raise UnsupportedInput(
-        f"evaluate: {root} {there}; expected testA/ and testB/, or test/ with pictures that show A left and B right "
-        "(or valA/, valB/, val/)"
-    )
+    test = find_test(root)
+    if test is None:
+        there = "does not exist" if not root.exists() else "has no test pictures"
+        raise UnsupportedInput(
+            f"evaluate: {root} {there}; expected testA/ and testB/, or test/ with pictures that show A left and B right "
+            "(or valA/, valB/, val/)"
+        )
+    found, name = test
+    always = found.layout not in ("folders", "lists")
+    together = paired if paired is not None else always or family_paired
+    a, b = (found.a, found.b) if found.matched or not together else _matched(found.a, found.b)
+    return TestSplit(*((b, a) if swap else (a, b)), name, together)
 
 
 def evaluate(
@@ -103,12 +99,6 @@ def torch_device(asked: str) -> torch.device:
 
 def make_side(sources: Sequence[Source], channels: int, preparation: Preparation) -> Side:
     return Side(sources, channels, preparation, cache_bytes=0)  # each is asked for once or twice
-
-
-def _sources(folder: Path) -> list[Source]:
-    if not folder.is_dir():
-        return []
-    return [Source(path, path.relative_to(folder).with_suffix("").as_posix()) for path in list_pictures(folder)]
 
 
 def _matched(a: list[Source], b: list[Source]) -> tuple[list[Source], list[Source]]:

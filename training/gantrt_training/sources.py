@@ -46,7 +46,16 @@ def find(root: Path) -> tuple[Found, Found | None]:
     train = _part(root, "train")
     if train is None:
         raise UnsupportedInput(f"train: {root} {_fault(root)}; {_EXPECTED}")
-    return train, _part(root, "test") or _part(root, "val")
+    test = find_test(root)
+    return train, test[0] if test else None
+
+
+def find_test(root: Path) -> tuple[Found, str] | None:
+    """The test pictures in a folder, and the name of their part: test, or else val; None if there are none."""
+    for name in ("test", "val"):
+        if found := _part(root, name):
+            return found, name
+    return None
 
 
 def pair(found: Found) -> Found:

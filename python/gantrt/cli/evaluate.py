@@ -99,6 +99,7 @@ def _evaluate(
     from gantrt_training.metrics import choose
     from gantrt_training.metrics.feature_cache import FeatureCache, default_cache_file
     from gantrt_training.metrics.grader import Grader
+    from gantrt_training.sizes import make_size
 
     from ..progress import Progress
 
@@ -111,12 +112,11 @@ def _evaluate(
     metrics = choose(args.metrics.split(",") if args.metrics is not None else None, paired=split.paired)
     _check(gates, metrics)
     interpolation = args.interpolation or getattr(family.Config() if family else None, "interpolation", "bicubic")
-    if height != width:
-        raise UsageError(f"evaluate: {args.engine} takes {height}x{width}; test pictures are prepared as squares only")
-    preparation = Preparation(size=height, load_size=height, interpolation=interpolation)
+    size = make_size(height, width)
+    preparation = Preparation(size=size, load_size=size, interpolation=interpolation)
+    channels = max(manifest.input.channels, manifest.made_channels)  # as a frame has them
     given, wanted = (
-        evaluation.make_side(sources, manifest.input.channels, preparation)
-        for sources in split.sides(manifest.direction)
+        evaluation.make_side(sources, channels, preparation) for sources in split.sides(manifest.direction)
     )
     cache = FeatureCache(None if args.no_cache else Path(args.cache) if args.cache else default_cache_file())
     try:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gantrt.errors import EngineCorrupt
+from gantrt.errors import EngineCorrupt, UnsupportedInput
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,5 +72,7 @@ def prepare(x: Tensor, resize: Resize) -> Tensor:
 
 
 def _planes(pictures: Picture) -> Tensor:
+    if pictures.shape[3] not in (1, 3):
+        raise UnsupportedInput(f"fid, kid: Inception looks at grey or RGB, not at {pictures.shape[3]} channels")
     planes = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
     return planes.expand(-1, 3, -1, -1)

@@ -56,6 +56,8 @@ class Lpips:
     @torch.inference_mode()
     def distance(self, made: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(n, h, w, 1 or 3) uint8 each → n distances. Raises UnsupportedInput for pictures AlexNet cannot see."""
+        if made.shape[3] not in (1, 3):
+            raise UnsupportedInput(f"lpips: AlexNet looks at grey or RGB, not at {made.shape[3]} channels")
         if min(made.shape[1:3]) < SMALLEST:
             raise UnsupportedInput(
                 f"lpips: AlexNet needs pictures of at least {SMALLEST}x{SMALLEST}, "
