@@ -47,8 +47,8 @@ def find_test_split(root: Path, *, paired: bool | None, family_paired: bool, swa
     if test is None:
         there = "does not exist" if not root.exists() else "has no test pictures"
         raise UnsupportedInput(
-            f"evaluate: {root} {there}; expected testA/ and testB/, or test/ with pictures that show A left and B right "
-            "(or valA/, valB/, val/)"
+            f"evaluate: {root} {there}; expected testA/ and testB/, or test/ with pictures that show A left and B "
+            "right (or valA/, valB/, val/)"
         )
     found, name = test
     always = found.layout not in ("folders", "lists")
