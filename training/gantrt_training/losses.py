@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Gan = Literal["bce", "lsgan"]
+Gan = Literal["bce", "lsgan", "wgan"]
 
 
 def adversarial(logits: Tensor, target: float, gan: Gan) -> Tensor:
@@ -17,8 +17,11 @@ def adversarial(logits: Tensor, target: float, gan: Gan) -> Tensor:
 
     "bce":   cross entropy behind a sigmoid (Goodfellow et al. 2014, arXiv:1406.2661)
     "lsgan": mean square (Mao et al. 2017, arXiv:1611.04076)
+    "wgan":  the judgement itself, high for real (Arjovsky et al. 2017, arXiv:1701.07875); needs a gradient penalty
     """
     logits = logits.float()
+    if gan == "wgan":
+        return logits.mean() * (1 - 2 * target)
     wanted = torch.full_like(logits, target)
     return F.binary_cross_entropy_with_logits(logits, wanted) if gan == "bce" else F.mse_loss(logits, wanted)
 

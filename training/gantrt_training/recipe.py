@@ -46,6 +46,11 @@ class Recipe:
     interpolation: Interpolation | None = None  # how pictures are resized; none: as the config says, or bicubic
     bits: Bits = 8  # kept of each value of a picture: 8 or 16
     white: int = 65535  # the value of a 16-bit picture that counts as white: 4095 from a 12-bit camera
+    clip_grad: float = 0.0  # longest gradient of a phase, by its Euclidean norm; 0: any
+    r1: float = 0.0  # weight of R1, a penalty on the judges' gradients at real pictures; 10 is usual
+    gp: float = 0.0  # weight of the gradient penalty between real and made pictures; 10 is usual
+    on_nan: Literal["stop", "rollback"] = "stop"  # what to do when a loss is not finite: stop or rollback
+    max_rollbacks: int = 3  # to the last checkpoint, before it is given up
     max_unreadable: int = 10  # pictures that may be skipped because they cannot be used; one more stops the training
     log_every: int = 50  # steps
     sample_every: int = 500  # steps; 0: never
@@ -124,6 +129,10 @@ _LEAST = {
     "max_pictures": 0,
     "white": 1,
     "max_unreadable": 0,
+    "clip_grad": 0,
+    "r1": 0,
+    "gp": 0,
+    "max_rollbacks": 1,
     "log_every": 1,
     "sample_every": 0,
     "samples": 1,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import checkpoint
 from .data import Data
-from .journal import Journal
+from .journal import Journal, refuse_non_finite
 from .recipe import Recipe
 from .samples import SampleSheet
 from .step import Training
@@ -48,8 +48,9 @@ class Run:
     def save(self) -> Path:
         """A checkpoint of the step made last: the path of its weights. Raises NonFiniteLoss rather than keep NaN."""
         training, path = self.training, checkpoint.weights_path(self.folder, self.training.done)
-        training.losses.read()
+        training.losses.check()
         if self._saved != training.done:
+            refuse_non_finite(training.nets, training.done)
             state = training.state()
             training.world.first(lambda: self._write(path, state))
             self._saved = training.done
@@ -71,6 +72,12 @@ class Run:
         checkpoint.save_state(checkpoint.state_path(path), state)
         checkpoint.save_weights(path, about, training.nets, averages.nets if averages else None)
         checkpoint.prune(self.folder, self.recipe.keep)
+
+    def rewind(self) -> None:
+        """Forget what was written after the training's step: it was brought back there."""
+        if self.journal is not None:
+            self.journal.rewind(self.training.done)
+        self._saved = self.training.done
 
     def close(self) -> None:
         if self.journal is not None:

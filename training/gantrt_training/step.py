@@ -20,6 +20,7 @@ from .journal import Losses
 from .nets.norm import NormMode
 from .nets.spectral import iterates
 from .nets.synced import synchronise
+from .penalties import NO_PENALTIES, Penalties, with_penalties
 from .randomness import random_state, rehearsal, set_random_state
 
 
@@ -34,11 +35,14 @@ class Training:
         fabric: Fabric,
         *,
         accumulate: int = 1,
+        clip_grad: float = 0.0,
         ema: float = 0.0,
+        penalties: Penalties = NO_PENALTIES,
         sync_batchnorm: bool = False,
     ) -> None:
         """
         accumulate      batches whose gradients make one step
+        clip_grad       longest gradient of a phase; 0: any
         ema             decay of the generators' moving averages; 0: none are kept
         sync_batchnorm  BatchNorm goes by the pictures of all processes
         """
@@ -46,6 +50,8 @@ class Training:
         self.accumulate = accumulate
         self.world = World(fabric)
         self.done = 0  # steps
+        self.order = 0  # of the data; see stability.py
+        self.clip_grad = clip_grad
         self.losses = Losses()
         self.nets = family.build(config).to(fabric.device).train()
         self._synced = bool(sync_batchnorm and self.world.size > 1 and synchronise(self.nets))
@@ -53,7 +59,7 @@ class Training:
         if self.world.rank:
             for pool in self.pools.values():
                 pool.differ(self.world.rank)
-        self.phases = family.phases(config, self.pools)
+        self.phases = with_penalties(family, config, family.phases(config, self.pools), penalties)
         self.optimizers = {name: _ready(o, fabric) for name, o in family.optimizers(self.nets, config).items()}
         self._generators = set(family.generators.values())
         self._iterates = iterates(self.nets)
@@ -81,6 +87,8 @@ class Training:
             with _frozen(still):
                 names, values = self._backward(phase, batches, made)
             self.world.average([*(p.grad for p in moved if p.grad is not None), values])
+            if self.clip_grad:
+                self.fabric.clip_gradients(self.nets, optimizer, max_norm=self.clip_grad, error_if_nonfinite=False)
             optimizer.step()
             phase.after(self.nets)
             self.losses.add(self.done, phase.name, names, values)
@@ -155,6 +163,7 @@ class Training:
         processes = self.world.gather(own)
         return {
             "step": self.done,
+            "order": self.order,
             "optimizers": {name: optimizer.state_dict()["state"] for name, optimizer in self.optimizers.items()},
             "precision": self.fabric.strategy.precision.state_dict(),
             "processes": processes,
@@ -182,7 +191,7 @@ class Training:
                 buffer.copy_(own["buffers"][name])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         set_random_state(own["random"])
-        self.done = int(state["step"])
+        self.done, self.order = int(state["step"]), int(state.get("order", 0))
 
     def _set_lr(self) -> None:
         factor = self.family.lr_factor(self.config, self.done, self.steps_per_epoch)

@@ -7,6 +7,7 @@ import os
 import shutil
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -21,10 +22,13 @@ from .devices import open_fabric
 from .distributed import World
 from .family import Family
 from .interruption import interruptions
+from .journal import NonFiniteLoss
+from .penalties import Penalties
 from .randomness import seed_everything, seed_of_process
 from .recipe import Recipe
 from .run import Run
 from .sizes import HeightWidth, height_width
+from .stability import Guard
 from .step import Training, upload
 
 log = logging.getLogger("gantrt")
@@ -67,7 +71,9 @@ def train(
         batches.steps_per_epoch,
         fabric,
         accumulate=recipe.accumulate,
+        clip_grad=recipe.clip_grad,
         ema=recipe.ema,
+        penalties=Penalties(recipe.r1, recipe.gp),
         sync_batchnorm=recipe.sync_batchnorm,
     )
     if world.rank:
@@ -77,24 +83,20 @@ def train(
     start, total = training.done, recipe.steps or family.total_steps(config, batches.steps_per_epoch)
     log.info("%s: %s; step %d of %d on %s", recipe.family, data, start, total, _where(fabric, world))
 
-    failure: UnsupportedInput | None = None
+    failure = None
     with (
         closing(Run(folder, recipe, training, data, total)) as run,
         Progress(total, "steps", label=recipe.family, enabled=progress and world.is_first, start=start) as bar,
-        closing(batches.iterate(start, _threads(recipe, fabric.device))) as stream,
         interruptions() as interrupted,
     ):
-        while training.done < total:
+        guard, last = Guard(recipe, run, batches, restore), None
+        while last is None:
             try:
-                a, b = next(stream)
-            except UnsupportedInput as error:
-                failure = error
-            if world.any(interrupted.is_set() or failure is not None):
-                break
-            training.step(upload(a, fabric.device), upload(b, fabric.device))
-            bar.update(1, **(run.journal.fields() if run.journal and bar.due() else {}))
-            run.after_step()
-        last = run.save()
+                failure = _go_on(run, batches, bar, interrupted)
+                last = run.save()
+            except NonFiniteLoss as error:
+                guard.answer(error)
+                bar.update(training.done - bar.done)
     failed = world.any(failure is not None)
     world.leave()
     if failure is not None:
@@ -105,6 +107,24 @@ def train(
         log.warning("train: saved step %d of %d; --resume goes on from there", training.done, total)
         raise KeyboardInterrupt
     return last
+
+
+def _go_on(run: Run, batches: Batches, bar: Progress, interrupted: Event) -> UnsupportedInput | None:
+    """Step by step to the end, or to an interruption, or to pictures that cannot be used: why."""
+    training, failure = run.training, None
+    device = training.fabric.device
+    with closing(batches.iterate(training.done, _threads(run.recipe, device))) as stream:
+        while training.done < run.total:
+            try:
+                a, b = next(stream)
+            except UnsupportedInput as error:
+                failure = error
+            if training.world.any(interrupted.is_set() or failure is not None):
+                break
+            training.step(upload(a, device), upload(b, device))
+            bar.update(1, **(run.journal.fields() if run.journal and bar.due() else {}))
+            run.after_step()
+    return failure
 
 
 def restore(training: Training, folder: Path) -> None:

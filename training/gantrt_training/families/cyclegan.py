@@ -46,7 +46,7 @@ class CycleGANConfig:
     antialias: bool = False  # blur where pictures are halved; with upsample=bilinear the generator of CUT
     ndf: int = 64  # width of the discriminators
     d_layers: int = 3  # 3: they judge patches of 70 pixels; 0: single pixels
-    gan: Gan = "lsgan"  # bce or lsgan
+    gan: Gan = "lsgan"  # bce, lsgan, or wgan with gp=10
     lambda_cycle: float = 10.0  # weight of the L1 distance between a picture and what came back
     lambda_identity: float = 0.5  # times lambda_cycle; 0 saves two of six generator passes
     pool_size: int = 50  # made pictures that each discriminator may see again

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ..family import Batch, Family, Made, Phase, SizeRule, Terms, adam
 from ..losses import Gan, adversarial, feature_matching, l2
+from ..nets.conv import Doubling
 from ..nets.disco import DiscoDiscriminator, DiscoGenerator
 from ..pool import ImagePool
 from ..schedules import linear_to_zero
@@ -45,8 +46,9 @@ class DiscoGANConfig:
     ngf: int = 64  # width of the generators
     ndf: int = 64  # width of the discriminators
     bottleneck: int = 0  # channels of a 1x1 code between encoder and decoder; 0: none
+    upsample: Doubling = "transpose"  # resize: nearest neighbour and a convolution, free of checkerboards
     unit_range: bool = True  # inside, networks work in [0, 1] with a sigmoid; else in [-1, 1] with tanh
-    gan: Gan = "bce"  # bce or lsgan
+    gan: Gan = "bce"  # bce, lsgan, or wgan with gp=10
     adv_weight: float = 0.1  # of the adversarial losses
     fm_weight: float = 0.9  # of feature matching
     rec_weight: float = 1.0  # of the squared distance between a picture and what came back
@@ -176,6 +178,7 @@ def _generator(config: DiscoGANConfig, in_channels: int, out_channels: int) -> D
         downs=_downs(config),
         bottleneck=config.bottleneck,
         unit_range=config.unit_range,
+        upsample=config.upsample,
     )
 
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ..family import Batch, Family, Made, Phase, SizeRule, Terms, adam
 from ..losses import Gan, adversarial, l1
+from ..nets.conv import Doubling
 from ..nets.init import init_normal
 from ..nets.patchgan import PatchGAN
 from ..nets.resnet import PlainNorm
@@ -42,10 +43,11 @@ class Pix2PixConfig:
     ngf: int = 64  # width of the generator
     downs: int = 0  # halvings in the U-Net, at least 5; 0: as many as size has, at most 8
     norm: PlainNorm = "batch"  # instance or batch
+    upsample: Doubling = "transpose"  # resize: nearest neighbour and a convolution, free of checkerboards
     dropout: float = 0.5  # share of features dropped in the decoder
     ndf: int = 64  # width of the discriminator
     d_layers: int = 3  # 3: it judges patches of 70 pixels; 0: single pixels
-    gan: Gan = "bce"  # bce or lsgan
+    gan: Gan = "bce"  # bce, lsgan, or wgan with gp=10
     lambda_l1: float = 100.0  # weight of the L1 distance to the wanted picture
 
 
@@ -67,6 +69,7 @@ class Pix2Pix(Family):
             downs=_downs(config),
             norm=config.norm,
             dropout=config.dropout,
+            upsample=config.upsample,
         )
         seen = config.channels_a + config.channels_b
         d_b = PatchGAN(seen, ndf=config.ndf, n_layers=config.d_layers, norm=config.norm)

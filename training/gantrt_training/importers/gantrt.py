@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+from torch import Tensor
+
 from ..foreign import Tensors
 from ..layout import Network
 
@@ -45,8 +47,9 @@ def _unet(tensors: Tensors) -> Network:
         "downs": downs,
         "size": 2**downs,
         "norm": "batch" if "down.0.norm.bn.weight" in tensors else "instance",
+        "upsample": _doubling(head),
     }
-    return Network(("pix2pix",), dict(tensors), config, (first.shape[1], head.shape[1]))
+    return Network(("pix2pix",), dict(tensors), config, (first.shape[1], _made(head)))
 
 
 def _disco(tensors: Tensors) -> Network:
@@ -57,10 +60,20 @@ def _disco(tensors: Tensors) -> Network:
         "bottleneck": bottleneck,
         "unit_range": not bottleneck,
         "size": 4 * 2 ** (_count(tensors, "down") + 1),
+        "upsample": _doubling(head),
     }
     preset = "book: tanh" if bottleneck else "paper: a sigmoid"
     assumed = (f"no tensor says what range a DiscoGAN works in; it is taken as in preset {preset}",)
-    return Network(("discogan",), dict(tensors), config, (first.shape[1], head.shape[1]), assumed)
+    return Network(("discogan",), dict(tensors), config, (first.shape[1], _made(head)), assumed)
+
+
+def _doubling(head: Tensor) -> str:
+    return "resize" if head.shape[-1] == 3 else "transpose"
+
+
+def _made(head: Tensor) -> int:
+    """Channels that a last layer makes: (in, out, 4, 4) if it is a transposed convolution, else (out, in, 3, 3)."""
+    return int(head.shape[0] if head.shape[-1] == 3 else head.shape[1])
 
 
 def _ugatit(tensors: Tensors) -> Network:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,6 +33,16 @@ class ResizeConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(reflect(F.interpolate(x, scale_factor=2.0, mode="nearest"), 1))
+
+
+Doubling = Literal["transpose", "resize"]
+
+
+def doubling(kind: Doubling, in_channels: int, out_channels: int, bias: bool) -> nn.Module:
+    """A layer to twice the size: a transposed 4x4 convolution, as the papers have it, or ResizeConv2d."""
+    if kind == "resize":
+        return ResizeConv2d(in_channels, out_channels, bias)
+    return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
 
 
 class BilinearConv2d(nn.Conv2d):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import ConvNorm
+from .conv import ConvNorm, Doubling, doubling
 from .norm import NormAct
 
 
@@ -19,6 +19,7 @@ class DiscoGenerator(nn.Module):
 
     downs       halvings: 4 for 64 pixels, which leaves 4x4
     bottleneck  channels of the 1x1 code between encoder and decoder (needs at least 4 * 2^downs pixels); 0: none
+    upsample    transpose, as the authors'; resize: nearest neighbour and a convolution, free of checkerboards
     unit_range  the layers see and make [0, 1] through a sigmoid, as the authors' do; outside it is [-1, 1] all the same
     Keys: first, down.{i}.{conv,norm}, narrow.{conv,norm}, widen.{conv,norm}, up.{i}.{conv,norm}, head; no biases.
     """
@@ -32,6 +33,7 @@ class DiscoGenerator(nn.Module):
         downs: int = 4,
         bottleneck: int = 100,
         unit_range: bool = False,
+        upsample: Doubling = "transpose",
     ) -> None:
         super().__init__()
         widths = _widths(ngf, downs)
@@ -42,7 +44,7 @@ class DiscoGenerator(nn.Module):
             return ConvNorm(conv, NormAct(widths[level], "batch", act="leaky_relu"))
 
         def up(level: int) -> ConvNorm:
-            conv = nn.ConvTranspose2d(widths[level], widths[level - 1], 4, stride=2, padding=1, bias=False)
+            conv = doubling(upsample, widths[level], widths[level - 1], False)
             return ConvNorm(conv, NormAct(widths[level - 1], "batch", act="relu"))
 
         self.first = nn.Conv2d(in_channels, ngf, 4, stride=2, padding=1, bias=False)
@@ -54,7 +56,7 @@ class DiscoGenerator(nn.Module):
             self.narrow = ConvNorm(narrow, NormAct(bottleneck, "batch", act="leaky_relu"))
             self.widen = ConvNorm(widen, NormAct(widths[-1], "batch", act="relu"))
         self.up = nn.Sequential(*(up(level) for level in range(downs - 1, 0, -1)))
-        self.head = nn.ConvTranspose2d(ngf, out_channels, 4, stride=2, padding=1, bias=False)
+        self.head = doubling(upsample, ngf, out_channels, False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.unit_range:
@@ -67,7 +69,9 @@ class DiscoGenerator(nn.Module):
 
 
 class DiscoDiscriminator(nn.Module):
-    """(N, in_channels, S, S), S = 4 * 2^downs → a logit (N, 1, 1, 1) and what each layer with a norm made of x.
+    """(N, in_channels, S, S), S = 4 * 2^downs → a logit (N, 1, 1, 1), and what each layer with a norm made of x.
+
+    Of a longer picture it judges every square: (N, 1, h, w).
 
     Keys: first, convs.{i}, norms.{i}, head; no biases but the norms'.
     """

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import ConvNorm
+from .conv import ConvNorm, Doubling, doubling
 from .norm import NormAct
 from .resnet import PlainNorm
 
@@ -17,6 +17,7 @@ from .resnet import PlainNorm
 class UNet(nn.Module):
     """(N, in_channels, H, W) → (N, out_channels, H, W) in [-1, 1]; H and W multiples of 2^downs, downs >= 5.
 
+    upsample  transpose, as the paper; resize: nearest neighbour and a convolution, free of checkerboards
     dropout  behind the downs - 5 up-convolutions that follow the innermost one
     Each level begins with an activation in the reference implementation; here each ends with it, so that a norm and
     its activation are one layer. ReLU(LeakyReLU(x)) = ReLU(x), so the skips may pass through both.
@@ -32,6 +33,7 @@ class UNet(nn.Module):
         downs: int = 8,
         norm: PlainNorm = "batch",
         dropout: float = 0.5,
+        upsample: Doubling = "transpose",
     ) -> None:
         super().__init__()
         bias = norm == "instance"
@@ -44,14 +46,14 @@ class UNet(nn.Module):
 
         def up(level: int) -> ConvNorm:
             wide = widths[level] * (1 if level == downs - 1 else 2)
-            conv = nn.ConvTranspose2d(wide, widths[level - 1], 4, stride=2, padding=1, bias=bias)
+            conv = doubling(upsample, wide, widths[level - 1], bias)
             return ConvNorm(conv, NormAct(widths[level - 1], norm, act="relu"))
 
         self.first = nn.Conv2d(in_channels, ngf, 4, stride=2, padding=1, bias=bias)
         self.down = nn.ModuleList(down(level) for level in range(1, downs - 1))
         self.bottom = nn.Conv2d(widths[-2], widths[-1], 4, stride=2, padding=1, bias=bias)
         self.up = nn.ModuleList(up(level) for level in range(downs - 1, 0, -1))
-        self.head = nn.ConvTranspose2d(2 * ngf, out_channels, 4, stride=2, padding=1)
+        self.head = doubling(upsample, 2 * ngf, out_channels, True)
 
     def forward(self, x: Tensor) -> Tensor:
         skips = [F.leaky_relu(self.first(x), 0.2)]
