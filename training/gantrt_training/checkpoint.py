@@ -68,6 +68,8 @@ class Score:
 
     def beats(self, other: Score | None) -> bool:
         """Whether these weights are the better ones. Another metric's score says nothing: then the newer one counts."""
+        if not math.isfinite(self.value):
+            return False
         if other is None or (other.metric, other.lower_is_better) != (self.metric, self.lower_is_better):
             return True
         return self.value < other.value if self.lower_is_better else self.value > other.value
@@ -224,11 +226,18 @@ def best(run: Path) -> Score | None:
 
 def mark_best(run: Path, score: Score) -> bool:
     """Remember the weights of `score.step`, which must be saved, if no earlier ones were better; whether they are."""
-    if not math.isfinite(score.value) or not score.beats(best(run)):
+    if not score.beats(best(run)):
         return False
     with atomic_path(run / FOLDER / BEST) as temporary:
         temporary.write_text(json.dumps(asdict(score)) + "\n")
     return True
+
+
+def forget_best_after(run: Path, step: int) -> None:
+    """Of a training brought back to `step`: the best checkpoint of steps it has yet to make is none."""
+    liked = best(run)
+    if liked is not None and liked.step > step:
+        (run / FOLDER / BEST).unlink(missing_ok=True)
 
 
 def prune(run: Path, keep: int) -> None:

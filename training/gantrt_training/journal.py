@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -117,6 +119,23 @@ class Journal:
         for name, value in line.items():
             if name != "step":
                 self._writer.add_scalar(name, value, step)
+
+    def note(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """One line of other values than losses. What is not finite is left out: JSON has no such number."""
+        finite = {name: round(value, 6) for name, value in values.items() if math.isfinite(value)}
+        self._file.write(json.dumps({"step": step, "epoch": epoch, **finite}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is done within this does not count as training time."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._time += time.monotonic() - begin
 
     def fields(self) -> dict[str, float | str]:
         """For a progress bar: the newest total of each phase, and pictures per second as of the last line.

@@ -55,6 +55,11 @@ class Recipe:
     log_every: int = 50  # steps
     sample_every: int = 500  # steps; 0: never
     samples: int = 6  # test pictures of each side on a sample sheet
+    evaluate_every: int = 0  # steps, and at the end: metrics of the test pictures; 0: never
+    evaluate_metrics: tuple[str, ...] | None = None  # the first decides which is best; none: l1,psnr,ssim or kid,fid
+    evaluate_pictures: int = 0  # test pictures of each side, evenly chosen; 0: all
+    inception: str | None = None  # file of weights for fid and kid; none: of the installed package
+    lpips: str | None = None  # file of weights for lpips; none: of the installed package
     checkpoint_every: int = 1000  # steps; 0: only at the end
     keep: int = 3  # newest checkpoints; the best one stays besides
 
@@ -136,6 +141,8 @@ _LEAST = {
     "log_every": 1,
     "sample_every": 0,
     "samples": 1,
+    "evaluate_every": 0,
+    "evaluate_pictures": 0,
     "checkpoint_every": 0,
     "keep": 1,
 }

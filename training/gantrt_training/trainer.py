@@ -33,7 +33,7 @@ from .step import Training, upload
 
 log = logging.getLogger("gantrt")
 
-_CONTENTS = ("recipe.json", "log.jsonl", "tensorboard", "samples", checkpoint.FOLDER)  # of a RUN folder
+_CONTENTS = ("recipe.json", "log.jsonl", "tensorboard", "samples", "report.html", checkpoint.FOLDER)  # of a RUN folder
 
 
 def train(
@@ -97,6 +97,8 @@ def train(
             except NonFiniteLoss as error:
                 guard.answer(error)
                 bar.update(training.done - bar.done)
+    if world.is_first:
+        _conclude(run)
     failed = world.any(failure is not None)
     world.leave()
     if failure is not None:
@@ -125,6 +127,15 @@ def _go_on(run: Run, batches: Batches, bar: Progress, interrupted: Event) -> Uns
             bar.update(1, **(run.journal.fields() if run.journal and bar.due() else {}))
             run.after_step()
     return failure
+
+
+def _conclude(run: Run) -> None:
+    """Say which checkpoint the metrics liked best, and what they say of the last one."""
+    liked, last = checkpoint.best(run.folder), run.last_score
+    if liked is not None and last is not None:
+        path = checkpoint.weights_path(run.folder, liked.step)
+        log.info("best: %s %.4g at step %d, %s", liked.metric, liked.value, liked.step, path)
+        log.info("last: %s %.4g at step %d", last.metric, last.value, last.step)
 
 
 def restore(training: Training, folder: Path) -> None:
