@@ -78,7 +78,8 @@ def test_a_family_says_what_it_is(name: str) -> None:
     family = load_family(name)
     assert family.name == name
     assert re.search(r"\d{4}, arXiv:\d{4}\.\d{5}$", family.paper)
-    assert {"paper", "fixed"} <= set(family.presets)
+    assert {"paper", "fixed", "fast"} <= set(family.presets)
+    assert set(family.surroundings) <= set(family.presets)
     assert set(family.generators) <= {"a2b", "b2a"}
     fields = {field.name for field in dataclasses.fields(family.Config)}
     assert {"channels_a", "channels_b", "size", "batch", "epochs", "lr"} <= fields
@@ -119,7 +120,7 @@ def test_generators_run_once_per_step_whatever_the_phases(name: str, preset: str
     inside[0] = 1
     for phase in trainee.phases:
         phase.terms(trainee.nets, pictures(config), made)
-    wanted = {"pix2pix": 1, "discogan": 4, "ugatit": 6, "cyclegan": 4 if preset == "mnist" else 6}
+    wanted = {"pix2pix": 1, "discogan": 4, "ugatit": 6, "cyclegan": 4 if preset in ("mnist", "fast") else 6}
     assert calls == [wanted[name], 0]
 
 
@@ -439,6 +440,7 @@ def test_the_order_of_updates_is_each_paper_s() -> None:
     assert order("pix2pix", "paper") == ["d", "g"]
     assert order("cyclegan", "paper") == ["g", "d"]
     assert order("discogan", "book") == ["g", "d"]
+    assert order("discogan", "carpedm20") == ["d", "g"]
     assert order("ugatit", "paper") == ["d", "g"]
 
 
@@ -464,6 +466,35 @@ def test_discogan_s_schedules() -> None:
     assert DISCOGAN.lr_factor(paper, 4999 * 10, 10) == 1.0
 
 
+def test_carpedm20_s_discogan_counts_steps_at_a_constant_rate() -> None:
+    preset = DISCOGAN.Config(**DISCOGAN.presets["carpedm20"])
+    assert (preset.batch, preset.bottleneck, preset.unit_range) == (200, 0, False)
+    assert DISCOGAN.total_steps(preset, 250) == 500_000
+    assert DISCOGAN.lr_factor(preset, 499_999, 250) == 1.0
+    assert DISCOGAN.total_steps(dataclasses.replace(preset, epochs=3), 250) == 750
+
+
+def test_discogan_s_carpedm20_losses() -> None:
+    """BCE and L2 at weight 1 each; the judges' half of what he minimises, with half of his L2 on their weights."""
+    family, config = tiny("discogan", "carpedm20", ndf=8)
+    trainee, batch = Trainee(family, config), pictures(config)
+    nets, made = trainee.nets, family.forward(trainee.nets, batch, config)
+    judge, first, generate = trainee.phases
+    assert not first.due(0)
+    wanted = {}
+    for net, d in (("ab", "b"), ("ba", "a")):
+        p = torch.sigmoid(logits(nets[f"d_{d}"], made[f"fake_{d}"]))
+        wanted[f"g_adv_{net}"] = -p.log().mean().item()
+        wanted[f"g_rec_{d}"] = (made[f"rec_{d}"] - batch[d]).square().mean().item()
+    close(generate.terms(nets, batch, made), wanted)
+    his = sum(
+        F.binary_cross_entropy_with_logits(y, torch.full_like(y, target)).item()
+        for d in "ab"
+        for y, target in ((logits(nets[f"d_{d}"], batch[d]), 1.0), (logits(nets[f"d_{d}"], made[f"fake_{d}"]), 0.0))
+    )
+    assert sum(term.item() for term in judge.terms(nets, batch, made).values()) == pytest.approx(his / 2, rel=1e-5)
+
+
 def test_ugatit_counts_iterations_and_decays_over_their_second_half() -> None:
     paper, fixed = (UGATIT.Config(**UGATIT.presets[preset]) for preset in ("paper", "fixed"))
     assert UGATIT.total_steps(paper, 3400) == 1_000_000
@@ -483,16 +514,18 @@ def test_ugatit_counts_iterations_and_decays_over_their_second_half() -> None:
 
 
 def test_presets_hold_the_papers_numbers() -> None:
-    def adam(name: str, preset: str) -> tuple[float, ...]:
+    def adam(name: str, preset: str, nets: str = "gd") -> tuple[float, ...]:
         family, config = tiny(name, preset)
         optimizers = family.optimizers(family.build(config), config)
-        (group,) = {(g["lr"], *g["betas"], g["weight_decay"]) for o in optimizers.values() for g in o.param_groups}
+        groups = [group for net in nets for group in optimizers[net].param_groups]
+        (group,) = {(g["lr"], *g["betas"], g["weight_decay"]) for g in groups}
         return group
 
     assert adam("pix2pix", "paper") == (2e-4, 0.5, 0.999, 0)
     assert adam("cyclegan", "paper") == (2e-4, 0.5, 0.999, 0)
     assert adam("discogan", "paper") == (2e-4, 0.5, 0.999, 1e-5)
     assert adam("discogan", "book") == (2e-4, 0.5, 0.99, 0)
+    assert [adam("discogan", "carpedm20", net) for net in "gd"] == [(2e-4, 0.5, 0.999, 0), (2e-4, 0.5, 0.999, 5e-5)]
     assert adam("ugatit", "paper") == (1e-4, 0.5, 0.999, 1e-4)
 
 

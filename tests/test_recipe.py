@@ -115,6 +115,14 @@ def test_every_preset_of_every_family_survives_the_file(family: str, tmp_path: P
     assert f"{family} paper" in show_presets()
 
 
+@pytest.mark.parametrize("family", list_families())
+def test_fast_presets_bring_half_precision_that_a_flag_can_take_back(family: str) -> None:
+    assert make_recipe(family, "x").precision == "fp32"
+    assert make_recipe(family, "x", "fast").precision == "bf16"
+    assert make_recipe(family, "x", "fast", {"precision": "fp32"}).precision == "fp32"
+    assert "precision=bf16" in next(line for line in show_presets([family]).splitlines() if f"{family} fast" in line)
+
+
 def test_show_config_says_what_each_key_means() -> None:
     text = show(make_recipe("cyclegan", "x"))
     assert "log_every = 50" in text

@@ -52,7 +52,8 @@ class Family(ABC):
     """What a file in families/ implements. `config` is an instance of its frozen dataclass `Config`.
 
     Every Config has at least: channels_a, channels_b, size (training crop, pixels), batch, epochs, lr,
-    and every preset in `presets` is a dict of Config fields. A preset called "paper" always exists.
+    and every preset in `presets` is a dict of Config fields. Presets called "paper", "fixed" (without the authors'
+    slips) and "fast" (fewer and cheaper steps) always exist.
     """
 
     name: ClassVar[str]
@@ -60,6 +61,7 @@ class Family(ABC):
     paired: ClassVar[bool]
     Config: ClassVar[type[Any]]
     presets: ClassVar[dict[str, dict[str, Any]]]
+    surroundings: ClassVar[dict[str, dict[str, Any]]] = {}  # preset -> keys of the Recipe that it sets as well
     generators: ClassVar[dict[str, str]]  # direction -> name in the ModuleDict, e.g. {"a2b": "g_ab", "b2a": "g_ba"}
 
     @abstractmethod

@@ -157,7 +157,8 @@ def make_recipe(
     """
     loaded = load_family(family)
     config = make_config(loaded, preset, {})
-    return Recipe(family, preset, config, str(data)).with_overrides(overrides or {})
+    around = loaded.surroundings.get(preset, {})
+    return Recipe(family, preset, config, str(data)).with_overrides({**around, **(overrides or {})})
 
 
 def config_from(family: Family, values: Mapping[str, Any], where: Path) -> Any:
@@ -183,8 +184,10 @@ def show_presets(families: Sequence[str] | None = None) -> str:
     """The presets of these families (None: all), one `family preset: key=value …` a line."""
     lines = []
     for name in families or list_families():
-        for preset, values in load_family(name).presets.items():
-            changed = " ".join(f"{key}={_text(value)}" for key, value in values.items())
+        family = load_family(name)
+        for preset, values in family.presets.items():
+            keys = {**values, **family.surroundings.get(preset, {})}
+            changed = " ".join(f"{key}={_text(value)}" for key, value in keys.items())
             lines.append(f"{name} {preset}" + (f": {changed}" if changed else ""))
     return "\n".join(lines)
 

@@ -62,6 +62,14 @@ class CycleGAN(Family):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "fixed": {"zero_last": False},
+        "fast": {  # an eighth of the steps, of four generator passes instead of six, through 6 blocks instead of 9
+            "zero_last": False,
+            "batch": 4,
+            "epochs": 100,
+            "constant_epochs": 50,
+            "n_blocks": 6,
+            "lambda_identity": 0.0,
+        },
         "mnist": {  # one digit into another, in minutes on a CPU
             "channels_a": 1,
             "channels_b": 1,
@@ -81,6 +89,7 @@ class CycleGAN(Family):
             "lambda_identity": 0.0,
         },
     }
+    surroundings: ClassVar[dict[str, dict[str, Any]]] = {"fast": {"precision": "bf16"}}
     generators: ClassVar[dict[str, str]] = {"a2b": "g_ab", "b2a": "g_ba"}
 
     def build(self, config: CycleGANConfig) -> nn.ModuleDict:

@@ -37,12 +37,14 @@ class DiscoGANConfig:
     flip: bool = False  # mirror at random
     max_pictures: int = 0  # of each side and epoch; 0: all
     batch: int = 64  # pictures of each side in a step
-    epochs: int = 5000  # in all
+    epochs: int = 5000  # in all; 0: `iterations` says how long
+    iterations: int = 0  # in all, at a constant learning rate
     constant_epochs: int = 5000  # at the base learning rate; over the rest it falls linearly
     lr: float = 2e-4  # base learning rate
     beta1: float = 0.5  # Adam's decay of the mean gradient
     beta2: float = 0.999  # Adam's decay of the mean squared gradient
     weight_decay: float = 1e-5  # L2, on everything
+    d_weight_decay: float | None = None  # on the discriminators; none: weight_decay
     ngf: int = 64  # width of the generators
     ndf: int = 64  # width of the discriminators
     bottleneck: int = 0  # channels of a 1x1 code between encoder and decoder; 0: none
@@ -55,6 +57,7 @@ class DiscoGANConfig:
     rec_rate: float = 0.5  # r: reconstruction counts r, all else 1 - r; 0: each counts as much as its weight says
     rec_rate_start: float = 0.01  # r at the beginning
     curriculum_steps: int = 10_000  # how long that is
+    d_first: bool = False  # within a step the discriminators learn before the generators
     d_every: int = 3  # the discriminators learn in each third step, the generators in the others; 1: all in each step
     pool_size: int = 0  # made pictures that each discriminator may see again
 
@@ -69,6 +72,28 @@ class DiscoGAN(Family):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "fixed": {"d_every": 1},  # no step throws half of its forward pass away
+        "fast": {  # both learn in each step, a hundredth of the epochs or less
+            "d_every": 1,
+            "epochs": 50,
+            "constant_epochs": 25,
+            "max_pictures": 20_000,
+            "curriculum_steps": 1000,
+        },
+        "carpedm20": {  # his PyTorch version: tanh, D before G in each step, no feature matching
+            "batch": 200,
+            "epochs": 0,
+            "iterations": 500_000,
+            "weight_decay": 0.0,
+            "d_weight_decay": 5e-5,  # his is 1e-4 on a loss that is not halved: to Adam the same
+            "unit_range": False,
+            "adv_weight": 1.0,
+            "fm_weight": 0.0,
+            "rec_rate": 0.0,
+            "rec_rate_start": 0.0,
+            "curriculum_steps": 0,
+            "d_every": 1,
+            "d_first": True,
+        },
         "book": {  # the book chapter's simpler variant: both learn in each step, no feature matching, no curriculum
             "epochs": 200,
             "constant_epochs": 10,
@@ -86,6 +111,7 @@ class DiscoGAN(Family):
             "pool_size": 50,  # the book has a pool but does not say how large
         },
     }
+    surroundings: ClassVar[dict[str, dict[str, Any]]] = {"fast": {"precision": "bf16"}}
     generators: ClassVar[dict[str, str]] = {"a2b": "g_ab", "b2a": "g_ba"}
 
     def build(self, config: DiscoGANConfig) -> nn.ModuleDict:
@@ -121,20 +147,27 @@ class DiscoGAN(Family):
 
         start = partial(_g_terms, config, config.rec_rate_start)
         rest = partial(_g_terms, config, config.rec_rate)
-        return (
+        generate = (
             Phase("g", generators, start, due=lambda step: g_due(step) and step < ends),
             Phase("g", generators, rest, due=lambda step: g_due(step) and step >= ends),
-            Phase("d", ("d_a", "d_b"), partial(_d_terms, config, pools), due=lambda step: step % every == 0),
         )
+        judge = Phase("d", ("d_a", "d_b"), partial(_d_terms, config, pools), due=lambda step: step % every == 0)
+        return (judge, *generate) if config.d_first else (*generate, judge)
 
     def optimizers(self, nets: nn.ModuleDict, config: DiscoGANConfig) -> dict[str, Optimizer]:
-        betas = (config.beta1, config.beta2)
+        betas, decay = (config.beta1, config.beta2), config.weight_decay
+        d_decay = decay if config.d_weight_decay is None else config.d_weight_decay
         return {
-            "g": adam(nets, ("g_ab", "g_ba"), config.lr, betas, config.weight_decay),
-            "d": adam(nets, ("d_a", "d_b"), config.lr, betas, config.weight_decay),
+            "g": adam(nets, ("g_ab", "g_ba"), config.lr, betas, decay),
+            "d": adam(nets, ("d_a", "d_b"), config.lr, betas, d_decay),
         }
 
+    def total_steps(self, config: DiscoGANConfig, steps_per_epoch: int) -> int:
+        return config.epochs * steps_per_epoch or config.iterations
+
     def lr_factor(self, config: DiscoGANConfig, step: int, steps_per_epoch: int) -> float:
+        if not config.epochs:
+            return 1.0
         return linear_to_zero(step // steps_per_epoch, config.constant_epochs, config.epochs)
 
     def size_rule(self, config: DiscoGANConfig) -> SizeRule:
