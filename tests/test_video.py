@@ -159,6 +159,7 @@ def test_size_is_kept_whatever_the_codec(
         ("out.mp4", SinkOptions(codec="nonsense"), "nonsense"),
         ("out.mp4", SinkOptions(codec="aac"), "is for audio"),
         ("out.webm", SinkOptions(codec="h264"), "cannot hold h264"),
+        ("out.mov", SinkOptions(codec="vp9"), "cannot hold vp9"),
         ("out.mkv", SinkOptions(codec="ffv1", crf=3), "no constant quality"),
         ("out.mp4", SinkOptions(pix_fmt="rgb48be"), "libx264 takes"),
         ("out.mp4", SinkOptions(pix_fmt="yuv420p"), "cannot hold 63x47"),

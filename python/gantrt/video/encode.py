@@ -19,7 +19,7 @@ from . import VIDEO_FORMATS, Frame, FrameSource, SinkOptions
 from .color import FULL, RGB, Colors, from_rgb
 from .encoders import find_encoder, quality
 from .files import VideoFile
-from .tracks import Tracks, copied_metadata
+from .tracks import NOT_IN, Tracks, copied_metadata
 
 log = logging.getLogger("gantrt")
 
@@ -101,6 +101,8 @@ class VideoSink:
         self._pix_fmt = _pix_fmt(self._path, codec, like.width, like.height, options.pix_fmt)
         settings = quality(codec, options.crf)
         try:
+            if codec.canonical_name in NOT_IN.get(self._form(self._path), ()):
+                raise ValueError(codec.name)
             stream = self._container.add_stream(codec.name, rate=self._rate, options=settings)
         except ValueError as error:
             raise UsageError(f"{self._path}: {self._path.suffix} cannot hold {codec.canonical_name}") from error

@@ -17,6 +17,7 @@ log = logging.getLogger("gantrt")
 _TRANSCODED = {"mp4": "aac", "mov": "aac", "matroska": "libopus", "webm": "libopus"}  # for sound a container refuses
 _TEXT = {"mp4": "mov_text", "mov": "mov_text", "matroska": "srt", "webm": "webvtt"}  # for subtitles, if they are text
 _TEXT_CODECS = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
+NOT_IN = {"mov": ("opus", "flac", "vp9", "av1")}  # what FFmpeg refuses only when the header is written
 _LAYOUTS = {1: "mono", 6: "5.1", 8: "7.1"}  # of the sound encoded anew, by channels; all others: stereo
 _OF_THE_OLD_FILE = ("encoder", "duration", "bps", "number_of_", "_statistics", "major_brand", "minor_version")
 
@@ -78,6 +79,8 @@ class Tracks:
     def _add(self, stream: Any) -> None:
         codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else "unknown"
         try:
+            if codec in NOT_IN.get(self._out.format.name, ()):
+                raise ValueError(f"{self._out.format.name} has no {codec}")
             if stream.type == "attachment" and self._out.format.name != "matroska":
                 raise ValueError("only Matroska has attachments")
             added = self._copied[stream.index] = self._out.add_stream_from_template(stream, opaque=True)
