@@ -202,6 +202,29 @@ def to_yuv(rgb: np.ndarray, matrix: int, full: bool) -> np.ndarray:
     return np.rint(np.clip(np.stack([low + luma * y, 128 + chroma * u, 128 + chroma * v]), 0, 255)).astype(np.uint8)
 
 
+def from_yuv(yuv: np.ndarray, matrix: int, full: bool) -> np.ndarray:
+    """The inverse, of (3, H, W) integers to (H, W, 3) RGB in levels, neither rounded."""
+    kr, kb = LUMA[matrix]
+    low, luma, chroma = (0, 255, 255) if full else (16, 219, 224)
+    y, u, v = (yuv[0] - low) / luma, (yuv[1] - 128) / chroma, (yuv[2] - 128) / chroma
+    r, b = y + 2 * (1 - kr) * v, y + 2 * (1 - kb) * u
+    return np.clip(255 * np.stack([r, (y - kr * r - kb * b) / (1 - kr - kb), b], -1), 0, 255)
+
+
+def yuv_bars(path: Path) -> np.ndarray:
+    """The numbers in the file, in the middle of each bar: (3, rows, columns)."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        planes = [
+            np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+            for plane in frame.planes
+        ]
+        steps = [16 * plane.shape[0] // len(planes[0]) for plane in planes]  # 8 where chroma is halved
+        return np.stack(
+            [plane[step // 2 :: step, step // 2 :: step] for plane, step in zip(planes, steps, strict=True)]
+        ).astype(int)
+
+
 def write_bars(path: Path, matrix: int, full: bool, pix_fmt: str) -> Path:
     """Colour bars, losslessly, computed here."""
     yuv = to_yuv(bars(), matrix, full)
@@ -227,6 +250,11 @@ def write_bars(path: Path, matrix: int, full: bool, pix_fmt: str) -> Path:
 def test_colour_bars_survive_there_and_back(tmp_path: Path, matrix: int, full: bool, pix_fmt: str) -> None:
     source = write_bars(tmp_path / "in.mp4", matrix, full, pix_fmt)
     (read,) = copy(source, tmp_path / "out.mp4", SinkOptions(crf=0, pix_fmt=pix_fmt))
+    # What the file's numbers mean, and what numbers its colours are: to the nearest level, and one more at most.
+    stored = to_yuv(bar_values(bars())[None], matrix, full)[:, 0].astype(float)
+    assert np.abs(bar_values(read.image) - from_yuv(stored, matrix, full)).max() <= 1
+    wanted = to_yuv(bar_values(read.image)[None], matrix, full)[:, 0].astype(int)
+    assert np.abs(yuv_bars(tmp_path / "out.mp4") - wanted).max() <= 1
     # 8-bit YUV has no room for every colour: rounding alone costs up to two levels of blue.
     assert np.abs(bar_values(read.image) - bar_values(bars())).max() <= 2
     assert clips.stream(tmp_path / "out.mp4")["colors"] == (matrix, 2 if full else 1)
