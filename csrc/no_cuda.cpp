@@ -23,7 +23,7 @@ void* cuda_allocate(size_t, Stream) { refuse("workspace"); }
 void cuda_free(void*, Stream) noexcept {}
 
 void norm_act_cuda(const NormActProblem&, void*, Stream) { refuse("norm_act"); }
-size_t norm_act_cuda_workspace(int64_t, int64_t, int64_t, int64_t, Layout) { refuse("norm_act"); }
+size_t norm_act_cuda_workspace(int64_t, int64_t) { refuse("norm_act"); }
 void frame_to_tensor_cuda(const PixelProblem&, Stream) { refuse("frame_to_tensor"); }
 void tensor_to_frame_cuda(const PixelProblem&, Stream) { refuse("tensor_to_frame"); }
 

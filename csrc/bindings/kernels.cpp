@@ -49,7 +49,8 @@ Borrowed destination(py::handle out, const Borrowed& like, const std::vector<int
 
 py::object norm_act_py(py::object x, py::object scale, py::object shift, py::object rho, py::object residual,
                        double eps, bool unbiased, const std::string& act, double slope, int pad, int rpad,
-                       const std::string& layout, py::object out, int threads, py::object stream) {
+                       const std::string& layout, const std::string& mode, py::object out, int threads,
+                       py::object stream) {
   const char* who = "norm_act";
   NormActOptions options;
   options.eps = static_cast<float>(eps);
@@ -59,6 +60,11 @@ py::object norm_act_py(py::object x, py::object scale, py::object shift, py::obj
   options.pad = pad;
   options.rpad = rpad;
   options.layout = choice<Layout>(who, "layout", layout, {{"nchw", Layout::kNchw}, {"nhwc", Layout::kNhwc}});
+  options.mode = choice<NormActMode>(who, "mode", mode,
+                                     {{"auto", NormActMode::kAuto},
+                                      {"cluster", NormActMode::kCluster},
+                                      {"cooperative", NormActMode::kCooperative},
+                                      {"two_kernels", NormActMode::kTwoKernels}});
 
   const Borrowed in = borrow(x, who, "x");
   const auto scales = borrow_if(scale, who, "scale"), shifts = borrow_if(shift, who, "shift");
@@ -155,11 +161,13 @@ rho           (C,) float32: rho * InstanceNorm + (1 - rho) * LayerNorm; None: In
 residual      as x, with rpad more pixels on each side, which are cut off
 unbiased      divide the second moment by count - 1, as U-GAT-IT does
 pad           0..3, smaller than H and W: reflected border of the result
+mode          how CUDA computes it: "cluster", "cooperative" (one kernel each), "two_kernels" (any shape), or "auto"
 out           array to fill; may be x itself where pad is 0. None: a new one of x's kind
 threads       CPU threads, 0: all this process may use. The bits of the result do not depend on it
 stream        CUDA stream (an int). None: torch's or cupy's current one. The result is ready when it is
 Arrays are numpy, or anything with DLPack or __cuda_array_interface__; they must be contiguous and are not copied.
-Raises ValueError where shapes, dtypes or devices do not agree, DeviceUnavailable for CUDA arrays without CUDA.)";
+Raises ValueError where shapes, dtypes or devices do not agree, DeviceUnavailable for CUDA arrays without CUDA. A mode that the
+shape or the GPU does not allow is refused by ValueError; on the CPU all modes are the same.)";
 
 constexpr const char* kFrameToTensorDoc =
     R"(Write `frame` as normalised planes: resize, scale and change layout in one pass.
@@ -193,7 +201,8 @@ void register_kernels(py::module_& m) {
   m.def("norm_act", &norm_act_py, kNormActDoc, arg("x"), arg("scale") = py::none(), arg("shift") = py::none(),
         arg("rho") = py::none(), arg("residual") = py::none(), py::kw_only(), arg("eps") = 1e-5,
         arg("unbiased") = false, arg("act") = "none", arg("slope") = 0.2, arg("pad") = 0, arg("rpad") = 0,
-        arg("layout") = "nchw", arg("out") = py::none(), arg("threads") = 0, arg("stream") = py::none());
+        arg("layout") = "nchw", arg("mode") = "auto", arg("out") = py::none(), arg("threads") = 0,
+        arg("stream") = py::none());
   m.def("frame_to_tensor", &frame_to_tensor_py, kFrameToTensorDoc, arg("frame"), arg("out") = py::none(),
         py::kw_only(), arg("size") = py::none(), arg("channels") = py::none(), arg("color") = "rgb",
         arg("resize") = "auto", arg("pad") = 0, arg("range") = std::pair(-1.0, 1.0), arg("threads") = 0,

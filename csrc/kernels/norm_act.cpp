@@ -117,7 +117,7 @@ std::array<int64_t, 4> norm_act_shape(const TensorView& x, const NormActOptions&
 size_t norm_act_workspace(const TensorView& x, const NormActOptions& options) {
   if (x.device.type == DeviceType::kCpu) return 0;
   const Size size = size_of_picture(x, options.layout);
-  return norm_act_cuda_workspace(size.n, size.c, size.h, size.w, options.layout);
+  return norm_act_cuda_workspace(size.n, size.c);
 }
 
 void norm_act(const NormActInputs& inputs, const NormActOptions& options, const TensorView& y, int threads,
@@ -167,6 +167,7 @@ void norm_act(const NormActInputs& inputs, const NormActOptions& options, const 
   problem.act = options.act;
   problem.layout = options.layout;
   problem.dtype = x.dtype;
+  problem.mode = options.mode;
   if (x.device.type == DeviceType::kCpu)
     norm_act_cpu(problem, threads);
   else

@@ -15,6 +15,22 @@ namespace gantrt {
 
 enum class Layout { kNchw, kNhwc };
 
+// How CUDA computes it; the CPU has one way. kAuto takes the first of the others that the shape and the GPU
+// allow.
+enum class NormActMode {
+  kAuto,
+  kCluster,      // one kernel, blocks in clusters: compute capability 9.0 and above, instance norm
+  kCooperative,  // one kernel, all blocks resident
+  kTwoKernels,   // any shape, any GPU
+};
+
+constexpr const char* name_of(NormActMode mode) {
+  return mode == NormActMode::kAuto          ? "auto"
+         : mode == NormActMode::kCluster     ? "cluster"
+         : mode == NormActMode::kCooperative ? "cooperative"
+                                             : "two_kernels";
+}
+
 struct NormActOptions {
   float eps = 1e-5f;
   bool unbiased = false;  // divide the second moment by count - 1 (count 1: by 1)
@@ -22,6 +38,7 @@ struct NormActOptions {
   int pad = 0;   // 0..3, of the result, by reflection
   int rpad = 0;  // border of the residual, cut off
   Layout layout = Layout::kNchw;
+  NormActMode mode = NormActMode::kAuto;
 };
 
 // All contiguous and on one device. Shapes are written for NCHW; with kNhwc, C comes last.
@@ -36,8 +53,8 @@ struct NormActInputs {
 // The shape of y. Throws std::invalid_argument where x or the options make no sense.
 std::array<int64_t, 4> norm_act_shape(const TensorView& x, const NormActOptions& options);
 
-// Bytes of device memory norm_act wants on CUDA; 0 on the CPU. At most kNormActWorkspacePerPlane for each of
-// the N x C planes, whatever their size: what a TensorRT plan reserves, on a machine that may have no CUDA.
+// Bytes of device memory norm_act wants on CUDA; 0 on the CPU. kNormActWorkspacePerPlane for each of the N x
+// C planes, whatever their size: what a TensorRT plan reserves, on a machine that may have no CUDA.
 constexpr size_t kNormActWorkspacePerPlane = 64 * 12;
 size_t norm_act_workspace(const TensorView& x, const NormActOptions& options);
 
@@ -64,10 +81,11 @@ struct NormActProblem {
   Activation act;
   Layout layout;
   DType dtype;
+  NormActMode mode;
 };
 
 void norm_act_cpu(const NormActProblem& problem, int threads);
 void norm_act_cuda(const NormActProblem& problem, void* workspace, Stream stream);
-size_t norm_act_cuda_workspace(int64_t n, int64_t c, int64_t h, int64_t w, Layout layout);
+size_t norm_act_cuda_workspace(int64_t n, int64_t c);
 
 }  // namespace gantrt

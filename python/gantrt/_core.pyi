@@ -22,6 +22,7 @@ def norm_act(
     pad: int = 0,
     rpad: int = 0,
     layout: Literal["nchw", "nhwc"] = "nchw",
+    mode: Literal["auto", "cluster", "cooperative", "two_kernels"] = "auto",
     out: _Array | None = None,
     threads: int = 0,
     stream: int | None = None,

@@ -1,0 +1,174 @@
+// CUDA's runtime as far as our kernels use it, on the CPU: every CUDA thread is a fibre, every block an OS
+// thread, so that the very sources of csrc/kernels/*.cu run where there is no GPU. It finds wrong indices,
+// wrong merges, missing writes and barriers that not all reach; not races within a warp, nor anything of
+// speed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __shared__ static thread_local  // a block is an OS thread
+#define __CUDA_ARCH_LIST__ 900
+
+struct uint3 {
+  unsigned x, y, z;
+};
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+extern thread_local uint3 threadIdx, blockIdx;
+extern thread_local dim3 blockDim, gridDim;
+
+void __syncthreads();
+[[noreturn]] void __trap();
+
+namespace emulator {
+
+// What lane `from` of this warp passed to the same call; `from` outside the warp: this lane's own.
+uint32_t exchange(uint32_t mine, int from);
+int lane();
+
+// Meets the other blocks of this cluster, or of the grid; all threads of each must come.
+void meet_blocks();
+unsigned cluster_rank();
+unsigned cluster_size();
+void* at_rank(void* shared, unsigned rank);
+
+// The GPU it plays.
+struct Device {
+  int index = 0, processors = 4, blocks_per_processor = 2, capability_major = 9, largest_cluster = 16;
+};
+extern Device device;
+extern int launches;     // so far
+extern unsigned blocks;  // of the last
+extern bool dry;         // launches run nothing
+extern bool backwards;   // the last thread of a block runs first
+
+void run(dim3 grid, dim3 block, unsigned cluster, bool in_clusters, bool all_at_once,
+         const std::function<void()>& kernel);
+
+template <class T>
+T shuffle(T value, int from) {
+  static_assert(sizeof(T) == 4);
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  bits = exchange(bits, from);
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+}  // namespace emulator
+
+template <class T>
+T __shfl_down_sync(unsigned, T value, int distance) {
+  const int from = emulator::lane() + distance;
+  return emulator::shuffle(value, from < 32 ? from : emulator::lane());
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return emulator::shuffle(value, emulator::lane() ^ mask);
+}
+
+template <class T>
+T min(T a, T b) {
+  return b < a ? b : a;
+}
+
+template <class T>
+T max(T a, T b) {
+  return a < b ? b : a;
+}
+
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorNoDevice, cudaErrorInsufficientDriver };
+using cudaStream_t = struct CUstream_st*;
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension, cudaLaunchAttributeCooperative };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+    int cooperative;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+enum cudaFuncAttribute { cudaFuncAttributeNonPortableClusterSizeAllowed };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
+  cudaDevAttrCooperativeLaunch
+};
+
+inline const char* cudaGetErrorString(cudaError_t) { return "an error of the emulator"; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = emulator::device.index;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? emulator::device.processors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? emulator::device.capability_major
+           : attribute == cudaDevAttrCooperativeLaunch      ? 1
+                                                            : 0;
+  return cudaSuccess;
+}
+
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
+
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
+  *blocks = emulator::device.blocks_per_processor;
+  return cudaSuccess;
+}
+
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel, const cudaLaunchConfig_t* config) {
+  *clusters = static_cast<int>(config->attrs->val.clusterDim.x) <= emulator::device.largest_cluster;
+  return cudaSuccess;
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments... arguments) {
+  ++emulator::launches;
+  unsigned cluster = 1;
+  bool clusters = false, cooperative = false;
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    clusters |= config->attrs[i].id == cudaLaunchAttributeClusterDimension;
+    if (clusters) cluster = config->attrs[i].val.clusterDim.x;
+    if (config->attrs[i].id == cudaLaunchAttributeCooperative)
+      cooperative = config->attrs[i].val.cooperative != 0;
+  }
+  const unsigned resident = emulator::device.processors * emulator::device.blocks_per_processor;
+  if (config->gridDim.x % cluster || (cooperative && config->gridDim.x > resident))
+    return cudaErrorInvalidValue;
+  emulator::blocks = config->gridDim.x;
+  if (emulator::dry) return cudaSuccess;
+  emulator::run(config->gridDim, config->blockDim, cluster, clusters, cooperative,
+                [=] { kernel(arguments...); });
+  return cudaSuccess;
+}

@@ -1,0 +1,91 @@
+// The kernels for ctypes: numpy's memory in, and an error's text out.
+#include "../../csrc/kernels/norm_act.h"
+#include "../../csrc/kernels/pixels.h"
+#include "cuda_runtime.h"
+
+namespace gantrt {
+
+void norm_act_cpu(const NormActProblem&, int) { __trap(); }
+void frame_to_tensor_cpu(const PixelProblem&, int) { __trap(); }
+void tensor_to_frame_cpu(const PixelProblem&, int) { __trap(); }
+
+namespace {
+
+TensorView view_of(const void* data, int dtype, std::initializer_list<int64_t> shape) {
+  TensorView view;
+  view.data = const_cast<void*>(data);
+  view.dtype = static_cast<DType>(dtype);
+  view.device = {DeviceType::kCuda, 0};
+  for (int64_t extent : shape) view.shape[view.rank++] = extent;
+  int64_t stride = 1;
+  for (int axis = view.rank - 1; axis >= 0; stride *= view.shape[axis--]) view.stride[axis] = stride;
+  return view;
+}
+
+thread_local std::string error;
+
+template <class Body>
+const char* guarded(const Body& body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const std::exception& caught) {
+    error = caught.what();
+    return error.c_str();
+  }
+}
+
+}  // namespace
+}  // namespace gantrt
+
+using namespace gantrt;
+
+extern "C" {
+
+// A device keeps its facts for good: another one has another index.
+void set_device(int index, int processors, int blocks_per_processor, int capability_major,
+                int largest_cluster) {
+  emulator::device = {index, processors, blocks_per_processor, capability_major, largest_cluster};
+}
+
+void set_backwards(bool backwards) { emulator::backwards = backwards; }
+
+void set_dry(bool dry) { emulator::dry = dry; }
+
+int launches() { return emulator::launches; }
+
+unsigned blocks() { return emulator::blocks; }
+
+// n, c, h, w, dtype, layout, mode, pad, rpad, per_sample, unbiased
+const char* run_norm_act(const void* x, const float* scale, const float* shift, const float* rho,
+                         const void* residual, void* y, const int64_t* facts, float eps, float slope) {
+  return guarded([&] {
+    const int64_t n = facts[0], c = facts[1], h = facts[2], w = facts[3];
+    const int dtype = static_cast<int>(facts[4]);
+    NormActOptions options;
+    options.eps = eps;
+    options.act.slope = slope;
+    options.layout = static_cast<Layout>(facts[5]);
+    options.mode = static_cast<NormActMode>(facts[6]);
+    options.pad = static_cast<int>(facts[7]);
+    options.rpad = static_cast<int>(facts[8]);
+    options.unbiased = facts[10] != 0;
+    const auto picture = [&](const void* data, int border) {
+      const int64_t high = h + 2 * border, wide = w + 2 * border;
+      return options.layout == Layout::kNchw ? view_of(data, dtype, {n, c, high, wide})
+                                             : view_of(data, dtype, {n, high, wide, c});
+    };
+    const auto parameter = [&](const float* data) {
+      return facts[9] ? view_of(data, 0, {n, c}) : view_of(data, 0, {c});
+    };
+    NormActInputs inputs;
+    inputs.x = picture(x, 0);
+    if (scale) inputs.scale = parameter(scale);
+    if (shift) inputs.shift = parameter(shift);
+    if (rho) inputs.rho = view_of(rho, 0, {c});
+    if (residual) inputs.residual = picture(residual, options.rpad);
+    std::vector<char> workspace(norm_act_workspace(inputs.x, options), char{-1});
+    norm_act(inputs, options, picture(y, options.pad), 0, workspace.data(), nullptr);
+  });
+}
+}
