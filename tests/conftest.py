@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import emulated_cuda as emulated_cuda_module
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: with tiny networks a second thread only waits
@@ -44,6 +46,11 @@ def tiny_families(monkeypatch: pytest.MonkeyPatch) -> None:
     from gantrt_training import families
 
     monkeypatch.setattr(families, "__path__", [*families.__path__, str(Path(__file__).parent / "tiny_families")])
+
+
+@pytest.fixture(scope="session")
+def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    return emulated_cuda_module.build(tmp_path_factory.mktemp("cuda"))
 
 
 def has_cuda_device() -> bool:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +12,6 @@ import reference
 from numpy.typing import NDArray
 from test_norm_act import CASES, TOLERANCE, Case, channels_last, inputs_of, name_of, relative_error
 
-ROOT = Path(__file__).resolve().parent.parent
-HERE = ROOT / "tests" / "cuda_on_cpu"
-KERNELS = ROOT / "csrc" / "kernels"
-SOURCES = [KERNELS / f"{name}.cu" for name in ("norm_act_cuda", "norm_act_one_kernel", "norm_act_two_kernels")]
-SOURCES += [KERNELS / "norm_act.cpp", HERE / "emulator.cpp", HERE / "door.cpp"]
 DTYPES = ["float32", "float16", "bfloat16"]
 LAYOUTS = ["nchw", "nhwc"]
 MODES = ["auto", "cluster", "cooperative", "two_kernels"]
@@ -33,21 +25,6 @@ LARGE = [
     Case(c=2, h=96, w=100, kind="steps"),
     Case(c=40, h=3, w=3, pad=2),
 ]
-
-
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("needs g++")
-    library = tmp_path_factory.mktemp("emulator") / "kernels.so"
-    flags = ["-std=c++17", "-O1", "-mf16c", "-fPIC", "-shared", "-pthread", "-U_FORTIFY_SOURCE", "-w"]
-    command = [compiler, *flags, f"-I{HERE}", "-x", "c++", *map(str, SOURCES), "-o", str(library)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    loaded = ctypes.CDLL(str(library))
-    loaded.run_norm_act.restype = ctypes.c_char_p
-    return loaded
 
 
 @dataclass(frozen=True)
@@ -64,10 +41,10 @@ GPUS = [Gpu(), Gpu(blocks_per_processor=64), Gpu(blocks_per_processor=64, capabi
 GPUS += [Gpu(1, 1, 8, 0), Gpu(132, 1)]
 
 
-@pytest.fixture(autouse=True)
-def device(request: pytest.FixtureRequest) -> None:
-    if "kernels" in request.fixturenames:
-        use(request.getfixturevalue("kernels"), GPUS[0])
+@pytest.fixture
+def kernels(emulated_cuda: ctypes.CDLL) -> ctypes.CDLL:
+    use(emulated_cuda, GPUS[0])
+    return emulated_cuda
 
 
 def use(kernels: ctypes.CDLL, gpu: Gpu) -> None:

@@ -56,7 +56,7 @@ Planes planes_of(const char* who, const TensorView& view) {
   if (view.dtype == DType::kUInt8 || (on_cpu && view.dtype != DType::kFloat32))
     refuse(who, std::string("tensor must be float32") + (on_cpu ? "" : ", float16 or bfloat16") + ", got " +
                     name_of(view.dtype));
-  if (shape[2] != 1 && stride[2] != 1)
+  if (on_cpu && shape[2] != 1 && stride[2] != 1)
     refuse(who, "the pixels of a tensor's row must lie side by side, got strides " + strides_of(view) +
                     "; pass a contiguous copy");
   return {view.data,
@@ -65,6 +65,7 @@ Planes planes_of(const char* who, const TensorView& view) {
           static_cast<int>(shape[0]),
           stride[0],
           stride[1],
+          stride[2],
           view.dtype};
 }
 
@@ -118,7 +119,7 @@ void tensor_to_frame(const TensorView& tensor, const TensorView& frame, const Pi
   if (crop < 0 || 2 * int64_t{crop} >= p.planes.height || 2 * int64_t{crop} >= p.planes.width)
     refuse(who, "cutting " + std::to_string(crop) + " pixels off each side leaves nothing of shape " +
                     shape_of(tensor));
-  p.planes.data = static_cast<char*>(p.planes.data) + crop * (p.planes.row + 1) * size_of(p.planes.dtype);
+  p.planes.data = static_cast<char*>(p.planes.data) + crop * (p.planes.row + p.planes.pixel) * size_of(p.planes.dtype);
   p.planes.height -= 2 * crop;
   p.planes.width -= 2 * crop;
   p.rows = filter_for(options.filter, p.planes.height, p.frame.height);

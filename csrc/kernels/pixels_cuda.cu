@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kBlockWidth* kBlockHeight) to_tensor(PixelProb
         if (c < p.frame.channels) sum[c] += weight * static_cast<float>(pixel[c]);
     }
   }
-  T* out = static_cast<T*>(p.planes.data) + y * p.planes.row + x;
+  T* out = static_cast<T*>(p.planes.data) + y * p.planes.row + x * p.planes.pixel;
   const bool gray = p.frame.channels == 1;
   const float red = gray || p.frame.red == 0 ? sum[0] : sum[2];
   const float green = gray ? sum[0] : sum[1];
@@ -60,7 +60,7 @@ __device__ __forceinline__ float sample(const PixelProblem& p, const Taps& rows,
     const float row_weight = weight_of(rows, i);
     const T* row = plane + i * p.planes.row;
     for (int j = columns.first; j <= columns.last; ++j)
-      sum += row_weight * weight_of(columns, j) * to_float(row[j]);
+      sum += row_weight * weight_of(columns, j) * to_float(row[j * p.planes.pixel]);
   }
   return bounded(sum * p.scale + p.offset);
 }

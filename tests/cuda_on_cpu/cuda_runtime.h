@@ -4,6 +4,7 @@
 // speed.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +20,8 @@
 #define __shared__ static thread_local  // a block is an OS thread
 #define __CUDA_ARCH_LIST__ 900
 
+struct CUstream_st;
+
 struct uint3 {
   unsigned x, y, z;
 };
@@ -33,6 +36,15 @@ extern thread_local dim3 blockDim, gridDim;
 
 void __syncthreads();
 [[noreturn]] void __trap();
+
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorInvalidValue,
+  cudaErrorNoDevice,
+  cudaErrorInsufficientDriver,
+  cudaErrorNotReady,
+  cudaErrorStreamCaptureInvalidated
+};
 
 namespace emulator {
 
@@ -51,13 +63,16 @@ struct Device {
   int index = 0, processors = 4, blocks_per_processor = 2, capability_major = 9, largest_cluster = 16;
 };
 extern Device device;
-extern int launches;     // so far
+extern std::atomic<int> launches;  // so far
 extern unsigned blocks;  // of the last
 extern bool dry;         // launches run nothing
 extern bool backwards;   // the last thread of a block runs first
 
 void run(dim3 grid, dim3 block, unsigned cluster, bool in_clusters, bool all_at_once,
          const std::function<void()>& kernel);
+
+// Runs it on the stream, later; with no stream, now; on a stream being captured, not at all.
+cudaError_t queue(CUstream_st* stream, std::function<void()> work);
 
 template <class T>
 T shuffle(T value, int from) {
@@ -92,7 +107,6 @@ T max(T a, T b) {
   return a < b ? b : a;
 }
 
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorNoDevice, cudaErrorInsufficientDriver };
 using cudaStream_t = struct CUstream_st*;
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension, cudaLaunchAttributeCooperative };
 struct cudaLaunchAttribute {
@@ -168,7 +182,42 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     return cudaErrorInvalidValue;
   emulator::blocks = config->gridDim.x;
   if (emulator::dry) return cudaSuccess;
-  emulator::run(config->gridDim, config->blockDim, cluster, clusters, cooperative,
-                [=] { kernel(arguments...); });
-  return cudaSuccess;
+  const dim3 grid = config->gridDim, block = config->blockDim;
+  return emulator::queue(config->stream, [=] {
+    emulator::run(grid, block, cluster, clusters, cooperative, [=] { kernel(arguments...); });
+  });
 }
+
+// Streams, events and graphs: a stream is a thread with a queue, a captured stream a list.
+using cudaEvent_t = struct EmulatedEvent*;
+using cudaGraph_t = struct EmulatedGraph*;
+using cudaGraphExec_t = struct EmulatedGraph*;
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed };
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventBlockingSync = 1,
+                   cudaEventDisableTiming = 2, cudaHostAllocDefault = 0, cudaHostAllocWriteCombined = 4;
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventQuery(cudaEvent_t event);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to);
+cudaError_t cudaMalloc(void** memory, size_t bytes);
+cudaError_t cudaFree(void* memory);
+cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void* memory);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_row, const void* from, size_t from_row, size_t row,
+                              size_t rows, cudaMemcpyKind kind, cudaStream_t stream);

@@ -1,11 +1,15 @@
 // The kernels for ctypes: numpy's memory in, and an error's text out.
+#include "../../csrc/cuda.h"
 #include "../../csrc/kernels/norm_act.h"
 #include "../../csrc/kernels/pixels.h"
+#include "../../csrc/pipeline/frame_pipeline.h"
 #include "cuda_runtime.h"
 
 namespace gantrt {
 
 void norm_act_cpu(const NormActProblem&, int) { __trap(); }
+CurrentDevice::CurrentDevice(Device) {}
+CurrentDevice::~CurrentDevice() = default;
 void frame_to_tensor_cpu(const PixelProblem&, int) { __trap(); }
 void tensor_to_frame_cpu(const PixelProblem&, int) { __trap(); }
 
@@ -88,4 +92,69 @@ const char* run_norm_act(const void* x, const float* scale, const float* shift, 
     norm_act(inputs, options, picture(y, options.pad), 0, workspace.data(), nullptr);
   });
 }
+
+// A "network": y = 1 - x / 2 of float32, and a network whose library waits, which no capture survives.
+__global__ void dim(const float* x, float* y, int count) {
+  const int i = static_cast<int>(blockIdx.x * 256 + threadIdx.x);
+  if (i < count) y[i] = 1.0f - 0.5f * x[i];
+}
+
+// Sizes are height, width, channels. `waits`: the network cannot be captured.
+FramePipeline* make_pipeline(const int64_t* frame, const int64_t* result, const int64_t* tensor, int slots,
+                             bool channels_last, bool bgr, bool waits) {
+  FramePipelineOptions options;
+  options.slots = slots;
+  options.frame = {frame[0], frame[1], frame[2]};
+  options.result = {result[0], result[1], result[2]};
+  options.input = {DType::kFloat32, tensor[2], tensor[0], tensor[1],
+                   channels_last ? Layout::kNhwc : Layout::kNchw};
+  options.output = options.input;
+  options.to_tensor.color = options.to_frame.color = bgr ? Color::kBgr : Color::kRgb;
+  const int count = static_cast<int>(tensor[0] * tensor[1] * tensor[2]);
+  FramePipeline* made = nullptr;
+  const char* failed = guarded([&] {
+    made = new FramePipeline(options, [count, waits](int, void* x, void* y, Stream stream) {
+      cudaLaunchConfig_t config{};
+      config.gridDim = dim3((count + 255) / 256);
+      config.blockDim = dim3(256);
+      config.stream = stream;
+      cudaLaunchKernelEx(&config, dim, static_cast<const float*>(x), static_cast<float*>(y), count);
+      if (waits) cudaStreamSynchronize(stream);
+    });
+  });
+  return failed ? nullptr : made;
+}
+
+void close_pipeline(FramePipeline* pipeline) { delete pipeline; }
+
+bool graph_active(const FramePipeline* pipeline) { return pipeline->graph_active(); }
+
+static TensorView frame_view(void* data, const int64_t* size, int64_t row, bool on_gpu) {
+  TensorView view = view_of(data, static_cast<int>(DType::kUInt8), {size[0], size[1], size[2]});
+  view.stride[0] = row;
+  if (!on_gpu) view.device = {};
+  return view;
+}
+
+int64_t submit(FramePipeline* pipeline, void* frame, const int64_t* size, int64_t row, bool on_gpu) {
+  uint64_t ticket = 0;
+  return guarded([&] { ticket = pipeline->submit(frame_view(frame, size, row, on_gpu), nullptr); })
+             ? -1
+             : static_cast<int64_t>(ticket);
+}
+
+const char* collect(FramePipeline* pipeline, int64_t ticket, void* out, const int64_t* size, int64_t row,
+                    bool on_gpu) {
+  return guarded([&] { pipeline->result(ticket, frame_view(out, size, row, on_gpu), nullptr); });
+}
+
+const char* time_stages(FramePipeline* pipeline, void* frame, const int64_t* size, float* ms) {
+  return guarded([&] {
+    const StageTimes t = pipeline->time_stages(frame_view(frame, size, size[1] * size[2], false));
+    const float all[] = {t.copy_in, t.to_tensor, t.network, t.to_frame, t.copy_out};
+    std::memcpy(ms, all, sizeof(all));
+  });
+}
+
+const char* last_error() { return error.c_str(); }
 }

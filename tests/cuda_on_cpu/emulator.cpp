@@ -18,7 +18,7 @@ thread_local dim3 blockDim, gridDim;
 namespace emulator {
 
 Device device;
-int launches = 0;
+std::atomic<int> launches{0};
 unsigned blocks = 0;
 bool dry = false;
 bool backwards = false;

@@ -1,0 +1,184 @@
+"""FramePipeline's own sources, on the CPU (tests/cuda_on_cpu), whose streams are late as a GPU's are."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from gantrt import _core
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A pipeline whose network is 1 - x / 2."""
+
+    frame: tuple[int, int, int] = (37, 53, 3)
+    tensor: tuple[int, int, int] = (16, 32, 3)  # height, width, channels
+    result: tuple[int, int, int] = (37, 53, 3)
+    slots: int = 1
+    channels_last: bool = False
+    bgr: bool = False
+    waits: bool = False  # what no capture survives
+
+
+class Pipeline:
+    def __init__(self, cuda: ctypes.CDLL, shape: Shape) -> None:
+        self.cuda, self.shape = cuda, shape
+        sizes = [self._size(size) for size in (shape.frame, shape.result, shape.tensor)]
+        flags = [ctypes.c_bool(flag) for flag in (shape.channels_last, shape.bgr, shape.waits)]
+        self.handle = ctypes.c_void_p(cuda.make_pipeline(*sizes, shape.slots, *flags))
+        if not self.handle:
+            raise ValueError(cuda.last_error().decode())
+
+    @staticmethod
+    def _size(size: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
+        return (ctypes.c_int64 * 3)(*size)
+
+    def submit(self, frame: Pixels, on_gpu: bool = False) -> int:
+        ticket: int = self.cuda.submit(
+            self.handle, *self._memory(frame), ctypes.c_int64(frame.strides[0]), ctypes.c_bool(on_gpu)
+        )
+        if ticket < 0:
+            raise ValueError(self.cuda.last_error().decode())
+        return ticket
+
+    def collect(self, ticket: int, out: Pixels | None = None, on_gpu: bool = False) -> Pixels:
+        out = np.zeros(self.shape.result, np.uint8) if out is None else out
+        row = ctypes.c_int64(out.strides[0])
+        refusal = self.cuda.collect(self.handle, ctypes.c_int64(ticket), *self._memory(out), row, ctypes.c_bool(on_gpu))
+        if refusal:
+            raise ValueError(refusal.decode())
+        return out
+
+    def graph_active(self) -> bool:
+        return bool(self.cuda.graph_active(self.handle) & 0xFF)
+
+    def _memory(self, array: Pixels) -> tuple[ctypes.c_void_p, ctypes.Array[ctypes.c_int64]]:
+        return ctypes.c_void_p(array.ctypes.data), self._size(array.shape)
+
+
+@contextmanager
+def pipeline(cuda: ctypes.CDLL, shape: Shape) -> Iterator[Pipeline]:
+    made = Pipeline(cuda, shape)
+    try:
+        yield made
+    finally:
+        cuda.close_pipeline(made.handle)
+
+
+def frames_of(shape: Shape, count: int) -> list[Pixels]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, shape.frame, np.uint8) for _ in range(count)]
+
+
+def expected(shape: Shape, frame: Pixels) -> Pixels:
+    color = "bgr" if shape.bgr else "rgb"
+    height, width, channels = shape.tensor
+    x = _core.frame_to_tensor(frame, size=(height, width), channels=channels, color=color)
+    out = np.empty(shape.result, np.uint8)
+    return _core.tensor_to_frame(1 - 0.5 * x, out, color=color)
+
+
+SHAPES = [
+    Shape(),
+    Shape(slots=3, bgr=True),
+    Shape(channels_last=True, slots=2),
+    Shape(frame=(20, 31, 1), tensor=(8, 8, 1), result=(20, 31, 1)),
+    Shape(result=(64, 80, 3), tensor=(64, 64, 3)),
+    Shape(slots=3, waits=True),
+]
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_frames_come_out_as_from_the_cpu_kernels(emulated_cuda: ctypes.CDLL, shape: Shape, on_gpu: bool) -> None:
+    frames = frames_of(shape, 8)
+    with pipeline(emulated_cuda, shape) as p:
+        assert p.graph_active() == (not shape.waits)
+        for first in range(0, len(frames) - shape.slots, shape.slots):
+            some = frames[first : first + shape.slots]
+            tickets = [p.submit(frame, on_gpu) for frame in some]
+            for ticket, frame in reversed(list(zip(tickets, some, strict=True))):
+                made = p.collect(ticket, on_gpu=on_gpu).astype(int)
+                assert np.abs(made - expected(shape, frame)).max() <= 1
+
+
+def test_rows_may_lie_apart(emulated_cuda: ctypes.CDLL) -> None:
+    shape = Shape()
+    wide = np.random.default_rng(1).integers(0, 256, (37, 60, 3), np.uint8)
+    frame = wide[:, 3:56]
+    canvas = np.full((37, 70, 3), 7, np.uint8)
+    with pipeline(emulated_cuda, shape) as p:
+        p.collect(p.submit(frame), canvas[:, 10:63])
+    assert np.abs(canvas[:, 10:63].astype(int) - expected(shape, frame)).max() <= 1
+    assert (canvas[:, :10] == 7).all()
+    assert (canvas[:, 63:] == 7).all()
+
+
+def test_one_launch_a_frame(emulated_cuda: ctypes.CDLL) -> None:
+    shape = Shape()
+    with pipeline(emulated_cuda, shape) as p:
+        before = emulated_cuda.launches()
+        for frame in frames_of(shape, 5):
+            p.collect(p.submit(frame))
+        assert emulated_cuda.launches() - before == 5
+
+
+def test_threads_get_their_own_frames_back(emulated_cuda: ctypes.CDLL) -> None:
+    shape = Shape(slots=2)
+    wrong: list[str] = []
+
+    def work(p: Pipeline, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(20):
+            frame = rng.integers(0, 256, shape.frame, np.uint8)
+            if np.abs(p.collect(p.submit(frame)).astype(int) - expected(shape, frame)).max() > 1:
+                wrong.append(f"thread {seed}")
+
+    with pipeline(emulated_cuda, shape) as p:
+        threads = [threading.Thread(target=work, args=(p, seed)) for seed in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_what_makes_no_sense_is_refused(emulated_cuda: ctypes.CDLL) -> None:
+    shape = Shape()
+    with pytest.raises(ValueError, match="slots must be 1 to 64, got 0"):
+        Pipeline(emulated_cuda, Shape(slots=0))
+    with pytest.raises(ValueError, match="frame must be 1 to 32767 pixels a side"):
+        Pipeline(emulated_cuda, Shape(frame=(0, 5, 3)))
+    with pipeline(emulated_cuda, shape) as p:
+        with pytest.raises(ValueError, match=r"frame must be uint8 of shape \(37, 53, 3\)"):
+            p.submit(np.zeros((36, 53, 3), np.uint8))
+        with pytest.raises(ValueError, match="no frame of ticket 99"):
+            p.collect(99)
+        ticket = p.submit(frames_of(shape, 1)[0])
+        with pytest.raises(ValueError, match="out must lie where the frame did, on the CPU"):
+            p.collect(ticket, on_gpu=True)
+        with pytest.raises(ValueError, match="out must be uint8 of shape"):
+            p.collect(ticket, np.zeros((1, 1, 3), np.uint8))
+        p.collect(ticket)
+        with pytest.raises(ValueError, match="no frame of ticket"):
+            p.collect(ticket)
+
+
+def test_each_stage_is_timed(emulated_cuda: ctypes.CDLL) -> None:
+    shape = Shape()
+    times = (ctypes.c_float * 5)()
+    frame = frames_of(shape, 1)[0]
+    with pipeline(emulated_cuda, shape) as p:
+        refusal = emulated_cuda.time_stages(p.handle, *p._memory(frame), times)
+        assert refusal is None
+        assert all(ms > 0 for ms in times)
+        assert np.abs(p.collect(p.submit(frame)).astype(int) - expected(shape, frame)).max() <= 1
