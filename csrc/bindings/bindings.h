@@ -7,5 +7,6 @@ namespace gantrt {
 
 void register_kernels(pybind11::module_& m);
 void register_launch(pybind11::module_& m);
+void register_pipeline(pybind11::module_& m);
 
 }  // namespace gantrt

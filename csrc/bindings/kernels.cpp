@@ -8,25 +8,11 @@
 #include "../kernels/norm_act.h"
 #include "../kernels/pixels.h"
 #include "bindings.h"
+#include "choice.h"
 #include "tensor.h"
 
 namespace gantrt {
 namespace {
-
-[[noreturn]] void refuse(const char* who, const std::string& what) {
-  throw std::invalid_argument(std::string(who) + ": " + what);
-}
-
-template <class Value>
-Value choice(const char* who, const char* what, const std::string& word,
-             std::initializer_list<std::pair<const char*, Value>> choices) {
-  std::string known;
-  for (const auto& [name, value] : choices) {
-    if (word == name) return value;
-    known += (known.empty() ? "" : ", ") + std::string(name);
-  }
-  refuse(who, std::string(what) + " must be one of " + known + "; got '" + word + "'");
-}
 
 std::optional<Borrowed> borrow_if(py::handle object, const char* who, const char* what) {
   if (object.is_none()) return std::nullopt;
@@ -83,19 +69,6 @@ py::object norm_act_py(py::object x, py::object scale, py::object shift, py::obj
 }
 
 using Size = std::optional<std::pair<int64_t, int64_t>>;  // (height, width)
-
-PixelOptions pixel_options(const char* who, const std::string& color, const std::string& resize, int border,
-                           std::pair<double, double> range) {
-  PixelOptions options;
-  options.color = choice<Color>(who, "color", color, {{"rgb", Color::kRgb}, {"bgr", Color::kBgr}});
-  options.filter =
-      choice<Filter>(who, "resize", resize,
-                     {{"auto", Filter::kArea}, {"area", Filter::kArea}, {"bilinear", Filter::kBilinear}});
-  options.border = border;
-  options.lo = static_cast<float>(range.first);
-  options.hi = static_cast<float>(range.second);
-  return options;
-}
 
 void check_size(const char* who, const Size& size) {
   if (size &&

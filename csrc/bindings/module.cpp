@@ -10,7 +10,9 @@ namespace py = pybind11;
 PYBIND11_MODULE(_core, m) {
   py::options options;
   options.disable_function_signatures();  // _core.pyi has them, typed
-  m.doc() = "The kernels of gantrt: NormAct, frame to tensor, tensor to frame.";
+  m.doc() =
+      "The kernels of gantrt: NormAct, frame to tensor, tensor to frame; and the pipeline of frames on a "
+      "GPU.";
 
   py::register_exception_translator([](std::exception_ptr error) {
     try {
@@ -31,4 +33,5 @@ PYBIND11_MODULE(_core, m) {
         "Threads that threads=0 means: the CPUs this process may run on.");
   gantrt::register_kernels(m);
   gantrt::register_launch(m);
+  gantrt::register_pipeline(m);
 }

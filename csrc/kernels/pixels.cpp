@@ -119,7 +119,8 @@ void tensor_to_frame(const TensorView& tensor, const TensorView& frame, const Pi
   if (crop < 0 || 2 * int64_t{crop} >= p.planes.height || 2 * int64_t{crop} >= p.planes.width)
     refuse(who, "cutting " + std::to_string(crop) + " pixels off each side leaves nothing of shape " +
                     shape_of(tensor));
-  p.planes.data = static_cast<char*>(p.planes.data) + crop * (p.planes.row + p.planes.pixel) * size_of(p.planes.dtype);
+  p.planes.data =
+      static_cast<char*>(p.planes.data) + crop * (p.planes.row + p.planes.pixel) * size_of(p.planes.dtype);
   p.planes.height -= 2 * crop;
   p.planes.width -= 2 * crop;
   p.rows = filter_for(options.filter, p.planes.height, p.frame.height);

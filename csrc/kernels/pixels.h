@@ -23,7 +23,8 @@ struct PixelOptions {
 };
 
 // frame   (h, w) or (h, w, 1 | 3) uint8; rows, and pixels of a source, may lie any distance apart
-// tensor  (1, C, H, W) or (C, H, W), C = 1 or 3, float32; rows dense. On CUDA float16 and bfloat16 too, and any
+// tensor  (1, C, H, W) or (C, H, W), C = 1 or 3, float32; rows dense. On CUDA float16 and bfloat16 too, and
+// any
 //         strides: channels last, or padded to 4 or 8 channels for a network that wants them so
 // One channel from three is BT.601 luma; three from one are copies.
 // Both take at most kMostPixels a side, throw std::invalid_argument where arguments disagree, and on CUDA
@@ -44,7 +45,8 @@ struct Frame {
 struct Planes {
   void* data;
   int height, width, channels;
-  int64_t plane, row, pixel;  // elements from one plane, one row, one pixel, to the next; on the CPU pixel is 1
+  int64_t plane, row,
+      pixel;  // elements from one plane, one row, one pixel, to the next; on the CPU pixel is 1
   DType dtype;
 };
 

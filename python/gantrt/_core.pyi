@@ -1,5 +1,6 @@
 """The C++ core. Arrays are numpy, torch, cupy, pycuda, ...: anything with DLPack or __cuda_array_interface__."""
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 _Array = TypeVar("_Array")
@@ -74,6 +75,33 @@ def tensor_to_frame(
     threads: int = 0,
     stream: int | None = None,
 ) -> Any: ...
+
+class FramePipeline:
+    def __init__(
+        self,
+        enqueue: Callable[[int, int, int, int], object],
+        *,
+        frame: tuple[int, int, int],
+        result: tuple[int, int, int],
+        input: tuple[int, int, int],
+        output: tuple[int, int, int],
+        dtype: str,
+        output_dtype: str,
+        layout: Literal["nchw", "nhwc"] = "nchw",
+        slots: int = 1,
+        device: int = 0,
+        color: _Color = "rgb",
+        resize: _Resize = "auto",
+        range: tuple[float, float] = (-1.0, 1.0),
+    ) -> None: ...
+    def submit(self, frame: Any, *, stream: int | None = None) -> int: ...
+    def result(self, ticket: int, out: _Array, *, stream: int | None = None) -> _Array: ...
+    def time_stages(self, frame: Any) -> dict[str, float]: ...
+    @property
+    def graph_active(self) -> bool: ...
+    @property
+    def why_no_graph(self) -> str: ...
+
 def cuda_built() -> bool: ...
 def cuda_architectures() -> list[int]: ...
 def cpu_features() -> list[str]: ...

@@ -64,9 +64,9 @@ struct Device {
 };
 extern Device device;
 extern std::atomic<int> launches;  // so far
-extern unsigned blocks;  // of the last
-extern bool dry;         // launches run nothing
-extern bool backwards;   // the last thread of a block runs first
+extern unsigned blocks;            // of the last
+extern bool dry;                   // launches run nothing
+extern bool backwards;             // the last thread of a block runs first
 
 void run(dim3 grid, dim3 block, unsigned cluster, bool in_clusters, bool all_at_once,
          const std::function<void()>& kernel);

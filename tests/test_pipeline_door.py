@@ -1,0 +1,72 @@
+"""FramePipeline's Python door where there is no GPU; tests/test_frame_pipeline.py runs what stands behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import has_cuda_device
+from gantrt import DeviceUnavailable, _core
+
+SIZES: dict[str, Any] = {"frame": (8, 8, 3), "result": (8, 8, 3), "input": (3, 8, 8), "output": (3, 8, 8)}
+TYPES: dict[str, Any] = {"dtype": "float32", "output_dtype": "float32"}
+
+
+def never(slot: int, x: int, y: int, stream: int) -> None:
+    raise AssertionError("there is no GPU to queue anything on")
+
+
+@pytest.mark.skipif(has_cuda_device(), reason="there is a GPU")
+def test_without_a_gpu_it_names_the_cause() -> None:
+    with pytest.raises(DeviceUnavailable, match=r"GANTRT_CUDA=ON|CUDA says"):
+        _core.FramePipeline(never, **SIZES, **TYPES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"dtype": "int8"}, "dtype must be one of float32, float16, bfloat16; got 'int8'"),
+        ({"layout": "chwn"}, "layout must be one of nchw, nhwc; got 'chwn'"),
+        ({"color": "yuv"}, "color must be one of rgb, bgr; got 'yuv'"),
+        ({"resize": "cubic"}, "resize must be one of auto, area, bilinear; got 'cubic'"),
+    ],
+)
+def test_unknown_words_are_refused_with_the_known_ones(wrong: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        _core.FramePipeline(never, **SIZES, **(TYPES | wrong))
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_frames_on_a_gpu_are_those_of_the_cpu_kernels(slots: int, layout: str) -> None:
+    import numpy as np
+    import torch
+
+    def tensor_at(address: int) -> torch.Tensor:
+        shape = (16, 32, 3) if layout == "nhwc" else (3, 16, 32)
+        facts = {"shape": shape, "typestr": "<f4", "data": (address, False), "version": 3}
+        return torch.as_tensor(type("Memory", (), {"__cuda_array_interface__": facts})(), device="cuda")
+
+    def enqueue(slot: int, x: int, y: int, stream: int) -> None:
+        with torch.cuda.stream(torch.cuda.ExternalStream(stream)):
+            torch.rsub(tensor_at(x), 1.0, alpha=0.5, out=tensor_at(y))
+
+    size = {"frame": (37, 53, 3), "result": (37, 53, 3), "input": (3, 16, 32), "output": (3, 16, 32)}
+    pipeline = _core.FramePipeline(enqueue, **size, **TYPES, slots=slots, layout=layout)
+    assert pipeline.graph_active, pipeline.why_no_graph
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        frames = [rng.integers(0, 256, (37, 53, 3), np.uint8) for _ in range(slots)]
+        tickets = [pipeline.submit(frame) for frame in frames]
+        on_gpu = []
+        for ticket, frame in zip(tickets, frames, strict=True):
+            x = _core.frame_to_tensor(frame, size=(16, 32))
+            expected = _core.tensor_to_frame(1 - 0.5 * x, np.empty_like(frame)).astype(int)
+            assert np.abs(pipeline.result(ticket, np.empty_like(frame)).astype(int) - expected).max() <= 1
+            on_gpu.append((torch.from_numpy(frame).cuda(), expected))
+        for frame, expected in on_gpu:
+            out = torch.empty_like(frame)
+            pipeline.result(pipeline.submit(frame), out)
+            assert np.abs(out.cpu().numpy().astype(int) - expected).max() <= 1
+    assert all(ms >= 0 for ms in pipeline.time_stages(frames[0]).values())
