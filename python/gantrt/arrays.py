@@ -47,7 +47,7 @@ def as_output(out: Any, like: Frame, channels: int) -> Frame:
 
 def as_kind_of(x: Any, result: Frame) -> Any:
     """`result` itself, or without a copy as the array type of `x`."""
-    return result if isinstance(x, np.ndarray) else _library(x).from_dlpack(result)
+    return result if isinstance(x, np.ndarray) else library_of(x).from_dlpack(result)
 
 
 def _view(x: Any, name: str) -> NDArray[Any]:
@@ -68,6 +68,6 @@ def _root(x: Any) -> str:
     return type(x).__module__.partition(".")[0]
 
 
-def _library(x: Any) -> Any:
+def library_of(x: Any) -> Any:
     """The array library `x` belongs to. Whoever made `x` has imported it already."""
     return x.__array_namespace__() if hasattr(x, "__array_namespace__") else sys.modules[_root(x)]

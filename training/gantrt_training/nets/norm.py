@@ -9,7 +9,7 @@ rho * InstanceNorm(x) + (1 - rho) * LayerNorm(x) of LIN and AdaLIN (Kim et al. 2
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ Kind = Literal["instance", "batch", "lin", "adalin"]
 NormMode = Literal["instance", "running"]
 
 _batch_norm_as: NormMode = "running"
+fused: Callable[..., Tensor] | None = None  # what runs the op without gradients, if not torch; nets/fused.py sets it
 
 
 @contextlib.contextmanager
@@ -68,6 +69,8 @@ def norm_act(
     """
     if torch.onnx.is_in_onnx_export():
         return _onnx_node(x, scale, shift, rho, residual, eps, unbiased, act, slope, pad, rpad)
+    if fused is not None and not torch.is_grad_enabled():
+        return fused(x, scale, shift, rho, residual, eps, unbiased, _slope(act, slope), pad, rpad)
     if rho is None and not unbiased:
         one_d = scale is None or scale.dim() == 1
         half_on_cpu = x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16)
@@ -81,6 +84,11 @@ def norm_act(
     if residual is not None:
         y = y + (residual[..., rpad:-rpad, rpad:-rpad] if rpad else residual)
     return F.pad(y, (pad,) * 4, mode="reflect") if pad else y
+
+
+def _slope(act: Act, slope: float) -> float:
+    """The one number that tells the activations apart: act(v) = max(v, slope * v)."""
+    return {"none": 1.0, "relu": 0.0, "leaky_relu": float(slope)}[act]
 
 
 def _mixed_norm(
@@ -137,7 +145,7 @@ def _onnx_node(
     attributes: dict[str, Any] = {
         "eps": float(eps),
         "unbiased": int(unbiased),
-        "slope": {"none": 1.0, "relu": 0.0, "leaky_relu": float(slope)}[act],  # act(v) = max(v, slope * v)
+        "slope": _slope(act, slope),
         "pad": pad,
         "rpad": rpad,
         "plugin_namespace": "gantrt",
