@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "../kernels/norm_act.h"
 #include "../kernels/pixels.h"
 
 namespace gantrt {
@@ -37,6 +38,14 @@ inline PixelOptions pixel_options(const char* who, const std::string& color, con
   options.lo = static_cast<float>(range.first);
   options.hi = static_cast<float>(range.second);
   return options;
+}
+
+inline NormActMode norm_act_mode(const char* who, const std::string& word) {
+  return choice<NormActMode>(who, "mode", word,
+                             {{"auto", NormActMode::kAuto},
+                              {"cluster", NormActMode::kCluster},
+                              {"cooperative", NormActMode::kCooperative},
+                              {"two_kernels", NormActMode::kTwoKernels}});
 }
 
 }  // namespace gantrt

@@ -46,11 +46,7 @@ py::object norm_act_py(py::object x, py::object scale, py::object shift, py::obj
   options.pad = pad;
   options.rpad = rpad;
   options.layout = choice<Layout>(who, "layout", layout, {{"nchw", Layout::kNchw}, {"nhwc", Layout::kNhwc}});
-  options.mode = choice<NormActMode>(who, "mode", mode,
-                                     {{"auto", NormActMode::kAuto},
-                                      {"cluster", NormActMode::kCluster},
-                                      {"cooperative", NormActMode::kCooperative},
-                                      {"two_kernels", NormActMode::kTwoKernels}});
+  options.mode = norm_act_mode(who, mode);
 
   const Borrowed in = borrow(x, who, "x");
   const auto scales = borrow_if(scale, who, "scale"), shifts = borrow_if(shift, who, "shift");

@@ -3,6 +3,7 @@
 
 #include "../kernels/norm_act.h"
 #include "bindings.h"
+#include "choice.h"
 
 namespace py = pybind11;
 
@@ -22,20 +23,14 @@ TensorView view_at(Address address, DType dtype, std::initializer_list<int64_t> 
   return view;
 }
 
-template <class Value>
-Value chosen(const char* what, const std::string& word,
-             std::initializer_list<std::pair<const char*, Value>> choices) {
-  for (const auto& [name, value] : choices)
-    if (word == name) return value;
-  throw std::invalid_argument(std::string("norm_act_launch: there is no ") + what + " '" + word + "'");
-}
+constexpr const char* kWho = "norm_act_launch";
 
 void norm_act_launch(Address x, Address scale, Address shift, Address rho, Address residual, Address y,
                      std::array<int64_t, 4> shape, bool per_sample, const std::string& dtype_name,
                      const std::string& layout, double eps, double slope, bool unbiased, int pad, int rpad,
-                     Address workspace, size_t workspace_bytes, Address stream) {
-  const auto dtype = chosen<DType>(
-      "dtype", dtype_name,
+                     Address workspace, size_t workspace_bytes, Address stream, const std::string& mode) {
+  const auto dtype = choice<DType>(
+      kWho, "dtype", dtype_name,
       {{"float32", DType::kFloat32}, {"float16", DType::kFloat16}, {"bfloat16", DType::kBFloat16}});
   NormActOptions options;
   options.eps = static_cast<float>(eps);
@@ -43,7 +38,8 @@ void norm_act_launch(Address x, Address scale, Address shift, Address rho, Addre
   options.act.slope = static_cast<float>(slope);
   options.pad = pad;
   options.rpad = rpad;
-  options.layout = chosen<Layout>("layout", layout, {{"nchw", Layout::kNchw}, {"nhwc", Layout::kNhwc}});
+  options.layout = choice<Layout>(kWho, "layout", layout, {{"nchw", Layout::kNchw}, {"nhwc", Layout::kNhwc}});
+  options.mode = norm_act_mode(kWho, mode);
   const auto [n, c, h, w] = shape;
   const auto picture = [&, n = n, c = c, h = h, w = w](Address address, int border) {
     const int64_t high = h + 2 * border, wide = w + 2 * border;
@@ -81,7 +77,7 @@ void register_launch(py::module_& m) {
   m.def("norm_act_launch", &norm_act_launch, kLaunchDoc, arg("x"), py::kw_only(), arg("scale"), arg("shift"),
         arg("rho"), arg("residual"), arg("y"), arg("shape"), arg("per_sample"), arg("dtype"), arg("layout"),
         arg("eps"), arg("slope"), arg("unbiased"), arg("pad"), arg("rpad"), arg("workspace"),
-        arg("workspace_bytes"), arg("stream"));
+        arg("workspace_bytes"), arg("stream"), arg("mode") = "auto");
   m.def(
       "norm_act_workspace_bound", [](size_t n, size_t c) { return n * c * kNormActWorkspacePerPlane; },
       "Bytes of workspace that are enough for N x C planes of any size.", arg("n"), arg("c"));

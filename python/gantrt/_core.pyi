@@ -48,6 +48,7 @@ def norm_act_launch(
     workspace: int,
     workspace_bytes: int,
     stream: int,
+    mode: Literal["auto", "cluster", "cooperative", "two_kernels"] = "auto",
 ) -> None: ...
 def norm_act_workspace_bound(n: int, c: int) -> int: ...
 def frame_to_tensor(

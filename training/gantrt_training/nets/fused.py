@@ -97,14 +97,17 @@ def _launch(
 ) -> None:
     n, c, h, w = x.shape
     workspace = torch.empty(_core.norm_act_workspace_bound(n, c), dtype=torch.uint8, device=x.device)
-    addresses = {
-        name: 0 if tensor is None else tensor.data_ptr()
-        for name, tensor in {"scale": scale, "shift": shift, "rho": rho, "residual": residual}.items()
-    }
+
+    def address(tensor: Tensor | None) -> int:
+        return 0 if tensor is None else tensor.data_ptr()
+
     with torch.cuda.device(x.device):
         _core.norm_act_launch(
             x.data_ptr(),
-            **addresses,
+            scale=address(scale),
+            shift=address(shift),
+            rho=address(rho),
+            residual=address(residual),
             y=y.data_ptr(),
             shape=(n, c, h, w),
             per_sample=scale is not None and scale.dim() == 2,
