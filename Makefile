@@ -30,6 +30,9 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/pixels.py
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/engines.py
+	$(BIN)/python bench/report.py
+	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/openvino_ways.py
 	$(BIN)/python bench/plans.py
 
 wheel: $(VENV)/python

@@ -34,6 +34,25 @@ def test_versions_and_places_are_those_of_what_is_installed(findings: dict[str, 
     assert _core.__file__ in findings["_core"]["detail"]
 
 
+def test_threads_and_cache_are_what_an_engine_would_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gantrt.model_cache import ModelCache
+
+    def details() -> dict[str, str]:
+        assert main(["doctor", "--json"]) == 0
+        return {finding["name"]: finding["detail"] for finding in json.loads(capsys.readouterr().out)["machine"]}
+
+    monkeypatch.setenv("GANTRT_THREADS", "3")
+    assert details()["threads"].startswith("3 for a network")
+    assert details()["cache"].startswith("none")
+    monkeypatch.setenv("GANTRT_CACHE", str(tmp_path / "cache"))
+    cache = ModelCache.open(None)
+    assert cache is not None
+    cache.write("k", bytes(3 << 20))
+    assert details()["cache"] == f"1 compiled models, 3 MB of 4096, in {tmp_path / 'cache'}"
+
+
 def test_every_gap_has_its_command(findings: dict[str, dict[str, Any]]) -> None:
     for name in doctor._LIBRARIES:
         assert findings[name]["ok"] or findings[name]["fix"].startswith("pip install"), name

@@ -42,7 +42,7 @@ class ModelCache:
     """A folder of compiled models. What goes wrong with it is logged and costs time, never a result."""
 
     def __init__(self, folder: Path, limit: int) -> None:
-        self._folder, self._limit = folder, limit  # bytes
+        self.folder, self.limit = folder, limit  # bytes
 
     @classmethod
     def open(cls, asked: str | None) -> ModelCache | None:
@@ -84,19 +84,19 @@ class ModelCache:
 
     def write(self, key: str, model: bytes | memoryview) -> None:
         """Keep a model, and let go of the least recently used ones if all are more than the limit."""
-        if len(model) + _HEAD > self._limit:
-            log.debug("cache: a model of %d MB is over the limit of %d MB", len(model) >> 20, self._limit >> 20)
+        if len(model) + _HEAD > self.limit:
+            log.debug("cache: a model of %d MB is over the limit of %d MB", len(model) >> 20, self.limit >> 20)
             return
         head = json.dumps(_head(np.frombuffer(model, np.uint8))).encode().ljust(_HEAD)
         temporary = None
         try:
-            handle, temporary = tempfile.mkstemp(".part", "", self._folder)
+            handle, temporary = tempfile.mkstemp(".part", "", self.folder)
             with open(handle, "wb") as file:
                 file.write(head)
                 file.write(model)
             os.replace(temporary, self._path(key))
         except OSError as error:
-            log.info("cache: %s cannot be written (%s); the model is not kept", self._folder, error.strerror or error)
+            log.info("cache: %s cannot be written (%s); the model is not kept", self.folder, error.strerror or error)
             if temporary:
                 _remove(Path(temporary))
         else:
@@ -109,7 +109,7 @@ class ModelCache:
     def prune(self) -> None:
         """Remove the least recently used models until the rest fits, and what was abandoned half-written."""
         kept = []
-        for path in list(self._folder.glob("*")):
+        for path in list(self.folder.glob("*")):
             with contextlib.suppress(OSError):  # another process was quicker
                 status = path.stat()
                 if path.suffix == _SUFFIX:
@@ -118,13 +118,21 @@ class ModelCache:
                     _remove(path)
         total = sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept):
-            if total <= self._limit:
+            if total <= self.limit:
                 return
             _remove(path)
             total -= size
 
+    def size(self) -> tuple[int, int]:
+        """How many models there are, and their bytes."""
+        sizes = []
+        for path in list(self.folder.glob(f"*{_SUFFIX}")):
+            with contextlib.suppress(OSError):
+                sizes.append(path.stat().st_size)
+        return len(sizes), sum(sizes)
+
     def _path(self, key: str) -> Path:
-        return self._folder / (key + _SUFFIX)
+        return self.folder / (key + _SUFFIX)
 
 
 def key_of(path: Path, depends_on: Mapping[str, Any]) -> str:

@@ -93,7 +93,32 @@ def _machine() -> list[Finding]:
         Finding("python", True, f"{platform.python_version()}  {platform.platform()}"),
         Finding("cpu", True, f"{_cpu_name()}, {os.cpu_count()} threads"),
         _cpu_features(),
+        _threads(),
+        _cache(),
     ]
+
+
+def _threads() -> Finding:
+    from ..threads import ENV, cpu_quota, numa_nodes, thread_limit, usable_cpus
+
+    limit, quota = thread_limit(), cpu_quota()
+    said = f"a quota of {quota:g} CPUs" if quota is not None else "no quota"
+    nodes = f", {numa_nodes()} memory nodes" if numa_nodes() > 1 else ""
+    return Finding(
+        "threads",
+        True,
+        f"{limit or usable_cpus()} for a network ({usable_cpus()} CPUs, {said}{nodes}; {ENV} overrides)",
+    )
+
+
+def _cache() -> Finding:
+    from ..model_cache import ENV_FOLDER, ModelCache
+
+    cache = ModelCache.open(None)
+    if cache is None:
+        return Finding("cache", True, f"none: every start compiles its network ({ENV_FOLDER} names a folder)")
+    count, used = cache.size()
+    return Finding("cache", True, f"{count} compiled models, {used >> 20} MB of {cache.limit >> 20}, in {cache.folder}")
 
 
 def _cpu_name() -> str:
@@ -106,7 +131,8 @@ def _cpu_features() -> Finding:
     if not flags:
         return Finding("cpu features", True, "unknown: this system has no /proc/cpuinfo")
     here = [feature for feature in _CPU_FEATURES if feature in flags]
-    bf16 = "bf16 runs natively" if {"avx512_bf16", "amx_bf16"} & flags else "no bf16: networks run in fp32 or int8"
+    has_bf16 = bool({"avx512_bf16", "amx_bf16"} & flags)
+    bf16 = "networks run in bf16, or as --precision says" if has_bf16 else "no bf16: networks run in fp32 or int8"
     return Finding("cpu features", "avx2" in flags, f"{' '.join(here) or 'none that matter'} ({bf16})")
 
 
