@@ -139,6 +139,7 @@ def test_unknown_places_and_methods_are_json_too(web: httpx.Client) -> None:
     assert (answer.status_code, "negative" in error(answer)["message"]) == (404, True)
     answer = web.put("/healthz")
     assert (answer.status_code, error(answer)["code"], answer.headers["allow"]) == (405, "no_such_method", "GET")
+    assert web.put("/api/session").headers["allow"] == "DELETE, POST"
 
 
 def test_every_answer_carries_the_headers_that_keep_browsers_safe(web: httpx.Client) -> None:

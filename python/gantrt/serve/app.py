@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from .. import __version__
 from ..translator import Translator
@@ -104,11 +105,23 @@ def _name_engines(schema: dict[str, Any], names: list[str]) -> None:
                     parameter["schema"]["enum"] = names
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    codes = {404: "not_found", 405: "no_such_method"}
+    codes = {400: "malformed", 404: "not_found", 405: "no_such_method"}
     problem = Problem(error.status_code, codes.get(error.status_code, "http"), str(error.detail))
-    return Response(problem.body, problem.status, {**problem.headers, **(error.headers or {})})
+    headers = problem.headers | {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == 405:
+        headers["allow"] = ", ".join(_methods(request))
+    return Response(problem.body, problem.status, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Of all routes of the path: the router names those of the first only."""
+    methods: set[str] = set()
+    for route in (*router.routes, *request.app.routes):
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return sorted(methods)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

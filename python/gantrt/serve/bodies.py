@@ -16,7 +16,7 @@ async def pieces(request: Request, what: str, limit: int, limits: Limits) -> Asy
     """The body's pieces, at most `limit` bytes of them. Raises Problem: 408 too slow, 411, 413 too large."""
     declared = request.headers.get("content-length")
     if declared is not None and declared.isdecimal() and int(declared) > limit:
-        raise too_large(what, limit)
+        raise too_large(what, bytes=limit)
     until = time.monotonic() + limits.upload_seconds
     stream = request.stream().__aiter__()
     received = 0
@@ -32,7 +32,7 @@ async def pieces(request: Request, what: str, limit: int, limits: Limits) -> Asy
             raise Problem(400, "gone", "the client went away") from error
         received += len(piece)
         if received > limit:
-            raise too_large(what, limit)
+            raise too_large(what, bytes=limit)
         if piece:
             yield piece
 

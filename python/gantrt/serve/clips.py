@@ -169,7 +169,7 @@ class Clips:
             raise Problem(422, "unreadable", "there is no video in the clip")
         most = clip.engine.pixels(limits.clip_pixels)
         if pixels > most:
-            raise too_large("a frame of the clip", most, "pixels")
+            raise too_large("a frame of the clip", pixels=most)
         if seconds > limits.clip_seconds + _SLACK:
             raise _too_long(limits)
         return source

@@ -87,7 +87,7 @@ def translate_frame(translate: Callable[[Any], Any], message: Message, max_pixel
 def _raw(message: Message, max_pixels: int) -> NDArray[np.uint8]:
     width, height = message.width, message.height
     if width * height > max_pixels:
-        raise too_large("the frame", max_pixels, "pixels")
+        raise too_large("the frame", pixels=max_pixels)
     if width * height == 0 or len(message.picture) != width * height * 3:
         raise Problem(
             400, "malformed", f"a raw frame of {width}x{height} is not {len(message.picture)} bytes, but three a pixel"

@@ -204,5 +204,5 @@ def _message(data: bytes | None, limits: Limits) -> Message:
     if data is None:
         raise Problem(400, "malformed", "frames are binary messages")
     if len(data) > limits.frame_bytes:
-        raise too_large("the frame", limits.frame_bytes)
+        raise too_large("the frame", bytes=limits.frame_bytes)
     return Message.unpack(data)

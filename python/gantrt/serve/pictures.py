@@ -33,7 +33,7 @@ def decode(data: bytes, max_pixels: int) -> Picture:
         return decode_picture(data, "the picture", max_pixels)
     except UnsupportedInput as error:
         if "megapixels" in str(error):
-            raise too_large("the picture", max_pixels, "pixels") from error
+            raise too_large("the picture", pixels=max_pixels) from error
         raise Problem(422, "unreadable", str(error)) from error
 
 

@@ -49,8 +49,10 @@ class Problem(Exception):
         return max(1, math.ceil(self.retry_after or 0))
 
 
-def too_large(what: str, limit: int, unit: str = "bytes") -> Problem:
-    return Problem(413, "too_large", f"{what} is too large: at most {limit} {unit}")
+def too_large(what: str, *, bytes: int = 0, pixels: int = 0) -> Problem:
+    """The limit is one of the two."""
+    most = f"{pixels / 1e6:g} megapixels" if pixels else f"{bytes / 1e6:g} MB"
+    return Problem(413, "too_large", f"{what} is too large: at most {most}")
 
 
 def busy(message: str, retry_after: float) -> Problem:

@@ -161,7 +161,8 @@ async def clip_result(state: Shared, id: ClipId) -> Response:
     if clip.state != "done" or clip.result is None:
         raise Problem(409, "not_ready", f"the clip is {clip.state}", retry_after=1)
     media_type = clips.MEDIA_TYPES[clip.result.suffix]
-    return FileResponse(clip.result, media_type=media_type, filename=f"translated{clip.result.suffix}")
+    # Without a name of ours the one that the page gives its download counts.
+    return FileResponse(clip.result, media_type=media_type, headers={"content-disposition": "attachment"})
 
 
 @router.delete("/api/clips/{id}", status_code=204, summary="Stop and forget a clip", responses=errors(404, 422))
@@ -177,7 +178,7 @@ async def live(socket: WebSocket, state: Shared, engine: Engine, keep: Annotated
         await Live(socket, engine, client, state.limits, state.metrics, keep).run()
 
 
-@router.post("/api/session", status_code=204, summary="Log in: a cookie for the token", responses=errors(422))
+@router.post("/api/session", status_code=204, summary="Log in: a cookie for the token", responses=errors(400, 422))
 async def log_in(request: Request, response: Response, state: Shared, token: answers.Token) -> None:
     if value := state.access.log_in(request.state.client, token.token):
         response.headers["set-cookie"] = state.access.cookie(value, secure=request.url.scheme == "https")

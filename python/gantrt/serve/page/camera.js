@@ -22,7 +22,7 @@ export class Camera {
     this.serverTimes = [];
     this.drawn = []; // when
     this.skipped = 0;
-    this.taking = false;
+    this.taking = this.fresh = false;
     this.ended = false;
   }
 
@@ -65,16 +65,18 @@ export class Camera {
   // Called for every new frame of the camera; a frame is taken when fewer than the limit are under way.
   watch() {
     if (this.ended) return;
+    this.fresh = true; // no frame of the camera is sent twice
     this.take();
     if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(() => this.watch());
     else requestAnimationFrame(() => this.watch());
   }
 
   async take() {
-    if (this.taking || this.pending.size >= this.inFlight || this.socket.readyState !== WebSocket.OPEN) return;
+    if (!this.fresh || this.taking || this.pending.size >= this.inFlight || this.socket.readyState !== WebSocket.OPEN) return;
     const { videoWidth, videoHeight } = this.video;
     if (!videoWidth) return;
     this.taking = true;
+    this.fresh = false;
     try {
       const taken = performance.now();
       const scale = Math.min(1, this.width / videoWidth, Math.sqrt(this.maxPixels / (videoWidth * videoHeight)));

@@ -49,6 +49,7 @@ async function begin() {
     limits = known;
     $("engine").replaceChildren(...engines.map(option));
     $("engine").disabled = false;
+    reveal(["engines"], true);
     $("takes").textContent = `PNG, JPEG, WebP to ${megabytes(limits.picture_bytes)}` +
       (limits.clips ? `; MP4, MOV, WebM, MKV, GIF to ${limits.clip_seconds} s and ${megabytes(limits.clip_bytes)}` : "");
     reveal(["login"], false);
