@@ -188,6 +188,7 @@ def test_a_run_holds_what_it_promises(tmp_path: Path) -> None:
         "checkpoints",
         "log.jsonl",
         "recipe.json",
+        "report.html",
         "samples",
         "tensorboard",
     ]

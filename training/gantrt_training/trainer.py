@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from gantrt.errors import EngineCorrupt, GantrtError, UnsupportedInput, UsageError
 from gantrt.progress import Progress
+from gantrt.run_page import NAME as PAGE
+from gantrt.run_page import write_page
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -33,7 +35,7 @@ from .step import Training, upload
 
 log = logging.getLogger("gantrt")
 
-_CONTENTS = ("recipe.json", "log.jsonl", "tensorboard", "samples", "report.html", checkpoint.FOLDER)  # of a RUN folder
+_CONTENTS = ("recipe.json", "log.jsonl", "tensorboard", "samples", PAGE, checkpoint.FOLDER)  # of a RUN folder
 
 
 def train(
@@ -130,7 +132,11 @@ def _go_on(run: Run, batches: Batches, bar: Progress, interrupted: Event) -> Uns
 
 
 def _conclude(run: Run) -> None:
-    """Say which checkpoint the metrics liked best, and what they say of the last one."""
+    """Leave the page of the training, and say which checkpoint the metrics liked best and what they say of the last."""
+    try:
+        write_page(run.folder)
+    except GantrtError as error:
+        log.warning("train: %s; `gantrt inspect RUN --html` makes the page", error)
     liked, last = checkpoint.best(run.folder), run.last_score
     if liked is not None and last is not None:
         path = checkpoint.weights_path(run.folder, liked.step)

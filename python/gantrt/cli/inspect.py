@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 HELP = "say what an engine, checkpoint or RUN folder is"
@@ -15,11 +16,20 @@ Line = tuple[str, str]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help=".onnx, .plan or .safetensors, or the RUN folder of a training")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument(
+        "--html",
+        nargs="?",
+        const="",
+        metavar="F",
+        help="of a RUN folder: write its curves, samples and metrics as one page to F; default: RUN/report.html",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from ..summary import summary
 
+    if args.html is not None:
+        return _page(Path(args.file), args.html)
     found = summary(args.file)
     if args.json:
         print(json.dumps(found, indent=2))
@@ -28,6 +38,16 @@ def run(args: argparse.Namespace) -> int:
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         print(f"{label:<{width}}  {text}".rstrip())
+    return 0
+
+
+def _page(run: Path, target: str) -> int:
+    from ..errors import UsageError
+    from ..run_page import write_page
+
+    if not run.is_dir():
+        raise UsageError(f"inspect: {run} is no RUN folder; --html shows a training")
+    print(write_page(run, Path(target) if target else None))
     return 0
 
 
