@@ -257,6 +257,46 @@ def test_cyclegan_translates_there_and_back_and_to_itself() -> None:
     assert all(torch.equal(made[key], wanted[key]) for key in wanted)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("cyclegan", {"lambda_identity": 0.5}),
+        ("cyclegan", {"lambda_identity": 0.0}),
+        ("ugatit", {"light": True, "n_blocks": 2}),
+    ],
+)
+def test_what_passes_together_is_what_passes_alone(name: str, changes: dict[str, Any]) -> None:
+    """In three passes instead of six or four: all that is made, all losses and all gradients, up to rounding."""
+    family, config = tiny(name, batch=1, **changes)
+    batch, seen = pictures(config), []
+    for together in (False, True):
+        one = dataclasses.replace(config, together=together)
+        trainee, passes = Trainee(family, one), [0]
+        for generator in family.generators.values():
+            trainee.nets[generator].register_forward_hook(lambda *_, p=passes: p.__setitem__(0, p[0] + 1))
+        made = family.forward(trainee.nets, batch, one)
+        terms: Terms = {}
+        for phase in trainee.phases:
+            terms |= phase.terms(trainee.nets, batch, made)
+        torch.stack(list(terms.values())).sum().backward()
+        seen.append((made, terms, {k: p.grad for k, p in trainee.nets.named_parameters() if p.grad is not None}))
+    assert passes == [3]
+    for alone, as_one in zip(*seen, strict=True):
+        assert alone.keys() == as_one.keys()
+        largest = max(float(value.detach().abs().max()) for value in alone.values())
+        for key, value in alone.items():
+            torch.testing.assert_close(as_one[key], value, rtol=1e-4, atol=2e-5 * largest)
+
+
+def test_pictures_of_two_sizes_pass_one_after_the_other() -> None:
+    family, config = tiny("cyclegan", batch=1, together=True, n_blocks=1)
+    nets, batch = family.build(config), pictures(config)
+    batch["b"] = F.pad(batch["b"], (0, 8))
+    made = family.forward(nets, batch, config)
+    assert torch.equal(made["fake_b"], nets["g_ab"](batch["a"]))
+    assert made["rec_b"].shape == batch["b"].shape
+
+
 def test_cyclegan_s_discriminators_see_old_pictures() -> None:
     family, config = tiny("cyclegan", pool_size=2)
     trainee = Trainee(family, config)
@@ -551,6 +591,7 @@ def test_size_rules() -> None:
         ("pix2pix", {"size": 64, "downs": 7}, "cannot be halved 7 times"),
         ("cyclegan", {"channels_b": 1}, "lambda_identity=0"),
         ("cyclegan", {"n_blocks": 0}, "at least 1"),
+        ("cyclegan", {"norm": "batch", "together": True}, "BatchNorm would mix"),
         ("discogan", {"size": 48}, "size must be 16, 32, 64"),
         ("discogan", {"bottleneck": 100, "batch": 1}, "batch=2 or more"),
         ("ugatit", {"channels_b": 1}, "equal channels"),

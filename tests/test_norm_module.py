@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gantrt_training.nets.norm import NormAct, batch_norm_as, norm_act
+from gantrt_training.nets.patchgan import _InstanceNorm
 from torch import Tensor, nn
 
 
@@ -139,3 +140,27 @@ def test_an_exported_graph_has_one_node_per_norm() -> None:
     assert all(nodes[0].input)
     assert len(nodes[0].input) == 5
     assert len(nodes[1].input) == 3
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_instance_norm_s_gradient_is_right_however_pictures_lie(batch: int, layout: torch.memory_format) -> None:
+    """torch's own CPU kernel answers a channels-last gradient of a single picture with a wrong one, silently."""
+    x, above = noise(batch, 5, 6, 7).double(), noise(batch, 5, 6, 7, seed=1)
+    x.requires_grad_()
+    standard = (x - x.mean((2, 3), keepdim=True)) / (x.var((2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    (wanted,) = torch.autograd.grad(standard, x, above.double())
+    for layer in (NormAct(5, "instance", act="none"), _InstanceNorm(5)):
+        given = x.detach().float().contiguous(memory_format=layout).requires_grad_()
+        (got,) = torch.autograd.grad(layer(given), given, above.contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [0.0, 20.0, 100.0])
+def test_a_judge_s_statistics_are_float32_in_bfloat16(mean: float) -> None:
+    x = (noise(1, 4, 64, 64) + mean).bfloat16()
+    wanted = nn.functional.instance_norm(x.double())
+    got = _InstanceNorm(4)(x)
+    assert got.dtype == torch.bfloat16
+    rounding = (wanted.bfloat16() - wanted).abs().max()
+    assert (got - wanted).abs().max() <= 1.01 * rounding

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -106,6 +106,20 @@ class Family(ABC):
     def image(self, generator: nn.Module, x: Tensor) -> Tensor:
         """The translated picture alone, (N, C, H, W) in [-1, 1]: what is exported and sampled."""
         return generator(x)  # type: ignore[no-any-return]
+
+
+def pass_together(net: nn.Module, pictures: Sequence[Tensor]) -> list[Any]:
+    """What `net` makes of each batch, in one pass; in several where their sizes differ.
+
+    Equal to passing them one after the other, up to rounding, where the network's statistics are each picture's own.
+    """
+    if len({batch.shape[1:] for batch in pictures}) > 1:
+        return [net(batch) for batch in pictures]
+    counts = [len(batch) for batch in pictures]
+    out = net(torch.cat(list(pictures)))
+    if isinstance(out, Tensor):
+        return list(torch.split(out, counts))
+    return list(zip(*(torch.split(part, counts) for part in out), strict=True))
 
 
 def adam(

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from gantrt.atomic import atomic_path
 from gantrt.errors import EngineCorrupt, EngineMismatch, UsageError
 
+from .compilation import Compile
 from .family import Family, list_families, load_family, make_config
 from .overrides import apply_overrides, unknown_key
 from .pictures import Bits
@@ -36,6 +37,8 @@ class Recipe:
     steps: int | None = None  # where to stop; none: as many as the config says
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of convolutions; weights and losses stay fp32
+    channels_last: bool = False  # how pictures and features lie in memory: often faster on a GPU with bf16 or fp16
+    compile: Compile = "none"  # torch.compile's mode: default, max-autotune, reduce-overhead (with CUDA graphs)
     accumulate: int = 1  # batches whose gradients make one step
     sync_batchnorm: bool = False  # BatchNorm goes by the pictures of all processes
     ema: float = 0.0  # decay of a moving average of the generators, which samples and export then show; 0: none

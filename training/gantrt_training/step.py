@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .compilation import Compile, compiled
 from .data import to_float
 from .distributed import World
 from .ema import Averages
@@ -39,12 +40,16 @@ class Training:
         ema: float = 0.0,
         penalties: Penalties = NO_PENALTIES,
         sync_batchnorm: bool = False,
+        channels_last: bool = False,
+        compile: Compile = "none",
     ) -> None:
         """
         accumulate      batches whose gradients make one step
         clip_grad       longest gradient of a phase; 0: any
         ema             decay of the generators' moving averages; 0: none are kept
         sync_batchnorm  BatchNorm goes by the pictures of all processes
+        channels_last   how weights and pictures lie in memory
+        compile         torch.compile's mode, for all networks; they stay as they are in `nets`
         """
         self.family, self.config, self.fabric, self.steps_per_epoch = family, config, fabric, steps_per_epoch
         self.accumulate = accumulate
@@ -53,8 +58,11 @@ class Training:
         self.order = 0  # of the data; see stability.py
         self.clip_grad = clip_grad
         self.losses = Losses()
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
         self.nets = family.build(config).to(fabric.device).train()
+        self.nets.to(memory_format=self._format)  # type: ignore[call-overload]
         self._synced = bool(sync_batchnorm and self.world.size > 1 and synchronise(self.nets))
+        self._running = compiled(self.nets, compile)
         self.pools = family.pools(config)
         if self.world.rank:
             for pool in self.pools.values():
@@ -73,6 +81,7 @@ class Training:
         what earlier phases of the step have made of the networks. What it does not train is frozen meanwhile: no
         gradient is computed that nobody would use.
         """
+        a, b = (side.contiguous(memory_format=self._format) for side in (a, b))
         batches = [
             {"a": part_a, "b": part_b}
             for part_a, part_b in zip(a.chunk(self.accumulate), b.chunk(self.accumulate), strict=True)
@@ -101,7 +110,7 @@ class Training:
 
     def _make(self, batch: Batch, graph: bool) -> Made:
         with torch.set_grad_enabled(graph), self.fabric.autocast():
-            return self.family.forward(self.nets, batch, self.config)
+            return self.family.forward(self._running, batch, self.config)
 
     def _forward(self, batches: Sequence[Batch], due: Sequence[Phase]) -> list[Made]:
         """What the generators make of each batch.
@@ -128,7 +137,7 @@ class Training:
             if not one and self._moves_generators(phase):
                 made[index] = self._make(batch, graph=True)
             with self.fabric.autocast():
-                terms = phase.terms(self.nets, batch, made[index])
+                terms = phase.terms(self._running, batch, made[index])
                 values = torch.stack([term.float() for term in terms.values()])
             self.fabric.backward(values.sum() / len(batches))
             seen.append(values.detach())

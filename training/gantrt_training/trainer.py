@@ -77,6 +77,8 @@ def train(
         ema=recipe.ema,
         penalties=Penalties(recipe.r1, recipe.gp),
         sync_batchnorm=recipe.sync_batchnorm,
+        channels_last=recipe.channels_last,
+        compile=recipe.compile,
     )
     if world.rank:
         seed_everything(seed_of_process(recipe.seed, world.rank))

@@ -11,7 +11,7 @@ from gantrt.errors import UsageError
 from torch import nn
 from torch.optim import Optimizer
 
-from ..family import Batch, Family, Made, Phase, SizeRule, Terms, adam
+from ..family import Batch, Family, Made, Phase, SizeRule, Terms, adam, pass_together
 from ..losses import Gan, adversarial, l1
 from ..nets.init import init_normal
 from ..nets.patchgan import PatchGAN
@@ -50,6 +50,7 @@ class CycleGANConfig:
     lambda_cycle: float = 10.0  # weight of the L1 distance between a picture and what came back
     lambda_identity: float = 0.5  # times lambda_cycle; 0 saves two of six generator passes
     pool_size: int = 50  # made pictures that each discriminator may see again
+    together: bool = False  # pictures that meet a network at the same time pass it as one batch: fewer, larger passes
 
 
 class CycleGAN(Family):
@@ -102,6 +103,8 @@ class CycleGAN(Family):
             raise UsageError(
                 f"cyclegan: n_blocks and n_downs must be at least 1, got {config.n_blocks} and {config.n_downs}"
             )
+        if config.together and config.norm == "batch":
+            raise UsageError("cyclegan: BatchNorm would mix what passes together; set together=false or norm=instance")
         a, b = config.channels_a, config.channels_b
         nets = nn.ModuleDict(
             {
@@ -116,6 +119,8 @@ class CycleGAN(Family):
 
     def forward(self, nets: nn.ModuleDict, batch: Batch, config: CycleGANConfig) -> Made:
         made: Made = {}
+        if config.together:
+            return _forward_together(nets, batch, identity=bool(config.lambda_identity))
         made["fake_b"] = nets["g_ab"](batch["a"])
         made["rec_a"] = nets["g_ba"](made["fake_b"])
         made["fake_a"] = nets["g_ba"](batch["b"])
@@ -162,6 +167,15 @@ def _generator(config: CycleGANConfig, in_channels: int, out_channels: int) -> R
     )
 
 
+def _forward_together(nets: nn.ModuleDict, batch: Batch, *, identity: bool) -> Made:
+    """`CycleGAN.forward` in three passes: the way back of A goes with the way there of B."""
+    a, b, made = batch["a"], batch["b"], {}
+    made["fake_b"], *rest = pass_together(nets["g_ab"], [a, b] if identity else [a])
+    made["rec_a"], made["fake_a"], *own = pass_together(nets["g_ba"], [made["fake_b"], b, *([a] if identity else [])])
+    made["rec_b"] = nets["g_ab"](made["fake_a"])
+    return made | ({"idt_b": rest[0], "idt_a": own[0]} if identity else {})
+
+
 def _g_terms(config: CycleGANConfig, nets: nn.ModuleDict, batch: Batch, made: Made) -> Terms:
     terms = {
         "g_adv_ab": adversarial(nets["d_b"](made["fake_b"]), 1, config.gan),
@@ -183,8 +197,9 @@ def _d_terms(
     for domain in ("a", "b"):
         judge = nets[f"d_{domain}"]
         fake = pools[f"fake_{domain}"].query(made[f"fake_{domain}"])
-        terms[f"d_{domain}_real"] = adversarial(judge(batch[domain]), 1, config.gan) / 2
-        terms[f"d_{domain}_fake"] = adversarial(judge(fake), 0, config.gan) / 2
+        judged = pass_together(judge, [batch[domain], fake]) if config.together else map(judge, (batch[domain], fake))
+        for name, logits, wanted in zip(("real", "fake"), judged, (1, 0), strict=True):
+            terms[f"d_{domain}_{name}"] = adversarial(logits, wanted, config.gan) / 2
     return terms
 
 

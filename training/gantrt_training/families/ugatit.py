@@ -12,7 +12,7 @@ from gantrt.errors import UsageError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..family import Batch, Family, Made, Phase, SizeRule, Terms, adam
+from ..family import Batch, Family, Made, Phase, SizeRule, Terms, adam, pass_together
 from ..losses import adversarial, l1
 from ..nets.norm import NormAct
 from ..nets.ugatit import UGATITDiscriminator, UGATITGenerator
@@ -51,6 +51,7 @@ class UGATITConfig:
     cycle_weight: float = 10.0  # of the L1 distance between a picture and what came back
     identity_weight: float = 10.0  # of the L1 distance between a picture and its translation to its own domain
     cam_weight: float = 1000.0  # of the attention's cross entropies
+    together: bool = False  # pictures that meet a generator at the same time pass it as one batch
 
 
 class UGATIT(Family):
@@ -96,6 +97,14 @@ class UGATIT(Family):
     def forward(self, nets: nn.ModuleDict, batch: Batch, config: UGATITConfig) -> Made:
         g_ab, g_ba = nets["g_ab"], nets["g_ba"]
         made: Made = {}
+        if config.together:  # the way back of A goes with the way there of B
+            (fake_b, cam_fake_b, _), (idt_b, cam_idt_b, _) = pass_together(g_ab, [batch["a"], batch["b"]])
+            (rec_a, _, _), (fake_a, cam_fake_a, _), (idt_a, cam_idt_a, _) = pass_together(
+                g_ba, [fake_b, batch["b"], batch["a"]]
+            )
+            made |= {"fake_b": fake_b, "cam_fake_b": cam_fake_b, "fake_a": fake_a, "cam_fake_a": cam_fake_a}
+            made |= {"rec_a": rec_a, "rec_b": g_ab(fake_a)[0]}
+            return made | {"idt_a": idt_a, "cam_idt_a": cam_idt_a, "idt_b": idt_b, "cam_idt_b": cam_idt_b}
         made["fake_b"], made["cam_fake_b"], _ = g_ab(batch["a"])
         made["fake_a"], made["cam_fake_a"], _ = g_ba(batch["b"])
         made["rec_a"], _, _ = g_ba(made["fake_b"])

@@ -73,9 +73,7 @@ def norm_act(
         return fused(x, scale, shift, rho, residual, eps, unbiased, _slope(act, slope), pad, rpad)
     if rho is None and not unbiased:
         one_d = scale is None or scale.dim() == 1
-        half_on_cpu = x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16)
-        wide = x.float() if half_on_cpu else x  # torch's CPU kernel would keep the statistics in half precision
-        y = F.instance_norm(wide, weight=scale if one_d else None, bias=shift if one_d else None, eps=eps).to(x.dtype)
+        y = instance_norm(x, scale if one_d else None, shift if one_d else None, eps)
         if not one_d:
             y = y * _per_channel(scale, y) + _per_channel(shift, y)
     else:
@@ -89,6 +87,28 @@ def norm_act(
 def _slope(act: Act, slope: float) -> float:
     """The one number that tells the activations apart: act(v) = max(v, slope * v)."""
     return {"none": 1.0, "relu": 0.0, "leaky_relu": float(slope)}[act]
+
+
+def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """torch's, but for two slips of its CPU kernel.
+
+    It keeps the statistics of half-precision features in half precision; and for a single picture it takes a gradient
+    that lies channels last for one that does not, without a word (torch 2.13).
+    """
+    if x.device.type != "cpu":
+        return F.instance_norm(x, weight=scale, bias=shift, eps=eps)
+    y = F.instance_norm(x.float(), weight=scale, bias=shift, eps=eps).to(x.dtype)
+    return _ContiguousGradient.apply(y) if y.requires_grad else y  # type: ignore[no-untyped-call]
+
+
+class _ContiguousGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, y: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].contiguous()
 
 
 def _mixed_norm(

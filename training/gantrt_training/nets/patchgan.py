@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .norm import instance_norm
 from .resnet import PlainNorm
 
 
@@ -20,6 +21,11 @@ class PatchGAN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)  # type: ignore[no-any-return]
+
+
+class _InstanceNorm(nn.InstanceNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return instance_norm(x, eps=self.eps)
 
 
 def _patches(in_channels: int, ndf: int, n_layers: int, norm: PlainNorm) -> list[nn.Module]:
@@ -48,4 +54,4 @@ def _pixels(in_channels: int, ndf: int, n_layers: int, norm: PlainNorm) -> list[
 
 
 def _norm(channels: int, norm: PlainNorm) -> nn.Module:
-    return nn.InstanceNorm2d(channels) if norm == "instance" else nn.BatchNorm2d(channels)
+    return _InstanceNorm(channels) if norm == "instance" else nn.BatchNorm2d(channels)
