@@ -23,6 +23,7 @@ from gantrt_training.foreign import read_networks
 from gantrt_training.importing import Request, import_checkpoint
 from gantrt_training.layout import list_layouts
 from gantrt_training.recipe import make_recipe
+from gantrt_training.sizes import HeightWidth
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.backends.thnn import _get_thnn_function_backend
@@ -325,18 +326,78 @@ def test_our_own_networks_state_dicts_are_recognised(tmp_path: Path) -> None:
         "pix2pix": {"ngf": 4, "size": 32, "ndf": 4, "norm": "instance"},
         "discogan": {"ngf": 4, "size": 32, "ndf": 4, "bottleneck": 10, "unit_range": False},
         "ugatit": {"ngf": 4, "size": 32, "ndf": 4, "n_blocks": 2},
+        "pix2pix ": {"ngf": 4, "size": 32, "ndf": 4, "upsample": "resize"},
+        "discogan ": {"ngf": 4, "size": 32, "ndf": 4, "bottleneck": 0, "upsample": "resize"},
     }.items():
-        family = load_family(name)
+        family = load_family(name.strip())
         config = family.Config(**keys)
         nets = family.build(config)
         torch.save(nets.state_dict(), tmp_path / f"{name}.pt")
-        imported = import_checkpoint([tmp_path / f"{name}.pt"], tmp_path / name, Request(family=name))
+        imported = import_checkpoint([tmp_path / f"{name}.pt"], tmp_path / name, Request(family=family.name))
         assert set(imported.description.networks) == set(nets)
         loaded = load_run(tmp_path / name)
         for key, value in keys.items():
             assert getattr(loaded.config, key) == value
         state = nets.state_dict()
         assert all(torch.equal(tensor, state[key]) for key, tensor in loaded.nets.state_dict().items())
+
+
+def test_sizes_that_no_tensor_tells_may_be_rectangles(tmp_path: Path) -> None:
+    from gantrt_training.family import load_family
+
+    torch.save(foreign.ResnetGenerator().state_dict(), tmp_path / "latest_net_G_A.pth")
+    imported = import_checkpoint([tmp_path / "latest_net_G_A.pth"], tmp_path / "run", Request(size=(32, 64)))
+    assert imported.description.config["size"] == (32, 64)
+    family = load_family("ugatit")  # the full one, which sees every pixel of 32x48
+    config = family.Config(ngf=4, ndf=4, n_blocks=1, size=HeightWidth(32, 48))
+    torch.save(family.build(config)["g_ab"].state_dict(), tmp_path / "wide.pt")
+    import_checkpoint([tmp_path / "wide.pt"], tmp_path / "wide", Request(size=(32, 48)))
+    assert load_run(tmp_path / "wide").config.size == HeightWidth(32, 48)
+
+
+@pytest.mark.parametrize(
+    ("net", "tensors"),
+    [
+        (foreign.ResnetGenerator(blocks=9), 48),
+        (foreign.ResnetGenerator(blocks=6), 36),
+        (foreign.ResnetGenerator(blocks=9, dropout=True), 48),
+        (foreign.ResnetGenerator(blocks=9, norm="batch"), 140),
+        (foreign.UnetGenerator(8), 82),
+        (foreign.UnetGenerator(7), 70),
+        (foreign.UnetGenerator(7, norm="instance"), 28),
+        (foreign.NLayerDiscriminator(), 10),
+        (foreign.NLayerDiscriminator(norm="batch"), 22),
+        (foreign.UGATITGenerator(blocks=4), 44),
+        (foreign.UGATITGenerator(blocks=4, light=True), 44),
+    ],
+)
+def test_the_stand_ins_have_as_many_tensors_as_the_originals_files(net: nn.Module, tensors: int) -> None:
+    assert len(net.state_dict()) == tensors
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_wrapped_unets_and_wrapped_networks_within_a_dict_are_seen_through(prefix: str, tmp_path: Path) -> None:
+    def wrapped(net: nn.Module) -> dict[str, Tensor]:
+        return {prefix + key: tensor for key, tensor in net.state_dict().items()}
+
+    torch.save(wrapped(foreign.UnetGenerator(5)), tmp_path / "latest_net_G.pth")
+    assert import_checkpoint([tmp_path / "latest_net_G.pth"], tmp_path / "p").description.family == "pix2pix"
+    both = {name: wrapped(foreign.UGATITGenerator(light=True)) for name in ("genA2B", "genB2A")}
+    torch.save(both, tmp_path / "u.pt")
+    assert import_checkpoint([tmp_path / "u.pt"], tmp_path / "u").description.networks == ("g_ab", "g_ba")
+
+
+@pytest.mark.parametrize(("net", "dropped"), [(foreign.UnetGenerator(6, norm="instance"), 6)])
+def test_old_statistics_in_a_unet_are_dropped_too(net: nn.Module, dropped: int, tmp_path: Path, caplog) -> None:
+    state = dict(net.state_dict())
+    for layer in ("model.model.1.model.2", "model.model.1.model.6"):
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            state[f"{layer}.{name}"] = torch.ones(4)
+    torch.save(state, tmp_path / "latest_net_G.pth")
+    with caplog.at_level("DEBUG", logger="gantrt"):
+        imported = import_checkpoint([tmp_path / "latest_net_G.pth"], tmp_path / "run")
+    assert f"left out {dropped} statistics" in caplog.text
+    assert imported.description.config["norm"] == "instance"
 
 
 # What cannot be imported

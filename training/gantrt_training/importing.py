@@ -21,6 +21,7 @@ from .layout import Layout, Network, Unlike, list_layouts
 from .nets.norm import NormAct, NormMode
 from .overrides import apply_overrides
 from .recipe import Recipe
+from .sizes import HeightWidth, make_size
 
 log = logging.getLogger("gantrt")
 
@@ -243,21 +244,19 @@ def _sized(family: Family, config: Any, deduced: Mapping[str, Any], request: Req
         if "size" not in deduced:
             log.info("import: no tensor says how large the pictures were; %d is assumed (--size HxW)", size)
         return config
-    height, width = request.size
-    if height != width:
+    asked = make_size(*request.size)
+    if "size" in deduced and asked != size:
         raise UsageError(
-            f"import: --size {height}x{width}: a training has square pictures; give {height}x{height} here "
-            f"and --size {height}x{width} to `gantrt export`"
+            f"import: --size {HeightWidth(*request.size)}: this {family.name} was made for {HeightWidth(size, size)}; "
+            "leave --size out here, and if it can do others, give it to `gantrt export`"
         )
-    if "size" in deduced and height != size:
+    sized = replace(config, size=asked)
+    multiple = family.size_rule(sized).multiple
+    if any(side < multiple or side % multiple for side in request.size):
         raise UsageError(
-            f"import: --size {height}x{width}: this {family.name} was made for {size}x{size}; leave --size out here, "
-            "and if it can do others, give it to `gantrt export`"
+            f"import: --size {HeightWidth(*request.size)}: this {family.name} takes multiples of {multiple}"
         )
-    multiple = family.size_rule(config).multiple
-    if height < multiple or height % multiple:
-        raise UsageError(f"import: --size {height}x{width}: this {family.name} takes multiples of {multiple}")
-    return replace(config, size=height)
+    return sized
 
 
 def _assembled(

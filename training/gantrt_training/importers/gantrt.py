@@ -80,8 +80,9 @@ def _ugatit(tensors: Tensors) -> Network:
     stem, head = tensors["stem.conv.weight"], tensors["head.weight"]
     ngf, seen = stem.shape[0], tensors["mlp.0.weight"].shape[1]
     config = {"ngf": ngf, "n_blocks": _count(tensors, "decoder"), "light": seen == 4 * ngf}
-    if seen != 4 * ngf:
-        config["size"] = 4 * math.isqrt(seen // (4 * ngf))
+    side = math.isqrt(seen // (4 * ngf))
+    if seen != 4 * ngf and side * side * 4 * ngf == seen:
+        config["size"] = 4 * side  # of a rectangle only --size can tell
     return Network(("ugatit",), dict(tensors), config, (stem.shape[1], head.shape[0]))
 
 
