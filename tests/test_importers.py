@@ -502,7 +502,7 @@ def test_every_layout_names_its_networks_for_some_family() -> None:
 
 
 def test_keys_that_the_page_gives_for_other_options_exist() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "importing.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "moving.md").read_text()
     tables = [section for section in page.split("\n## ") if section.startswith("Options of")]
     checked = 0
     for table in tables:
@@ -515,6 +515,31 @@ def test_keys_that_the_page_gives_for_other_options_exist() -> None:
                     make_recipe(family, "", overrides={key: value})
                     checked += 1
     assert checked > 60
+
+
+OPTIONS = {
+    "pytorch-CycleGAN-and-pix2pix": """
+        aspect_ratio batch_size beta1 checkpoints_dir continue_train crop_size dataroot dataset_mode direction
+        display_env display_freq display_id display_ncols display_port display_server display_winsize epoch
+        epoch_count eval gan_mode gpu_ids init_gain init_type input_nc lambda_A lambda_B lambda_L1
+        lambda_identity load_iter load_size lr lr_decay_iters lr_policy max_dataset_size model n_epochs
+        n_epochs_decay n_layers_D name ndf netD netG ngf no_dropout no_flip no_html norm num_test num_threads
+        output_nc phase pool_size preprocess print_freq results_dir save_by_iter save_epoch_freq
+        save_latest_freq serial_batches suffix update_html_freq use_wandb verbose wandb_project_name""",
+    "UGATIT-pytorch": """
+        adv_weight batch_size benchmark_flag cam_weight ch cycle_weight dataset decay_flag device identity_weight img_ch
+        img_size iteration light lr n_dis n_res phase print_freq result_dir resume save_freq weight_decay""",
+}
+
+
+@pytest.mark.parametrize("code_base", OPTIONS)
+def test_the_page_answers_every_option_of_the_code_base(code_base: str) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "moving.md").read_text()
+    section = page.partition(f"## Options of {code_base}")[2].partition("\n## ")[0]
+    there = " ".join(line.split("|")[1] for line in section.splitlines() if line.startswith("|"))
+    assert [
+        option for option in OPTIONS[code_base].split() if not re.search(rf"--{option}(?![a-z0-9_])", there, re.I)
+    ] == []
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -63,6 +63,16 @@ def test_16_bits_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
         assert read_picture(tmp_path / "z.png", 1, bits, white=4095)[0, :, 0].tolist() == wanted  # type: ignore[arg-type]
 
 
+def test_12_bits_taken_for_16_are_pointed_out_once(
+    data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch
+) -> None:
+    monkeypatch.setattr("gantrt_training.pictures._dark", set())
+    for _ in range(2):
+        read_picture(data_dir / "images" / "16bit.cropped.tif", 1)
+    assert caplog.text.count("16bit.cropped.tif reaches 694 of 65535, and will be almost black") == 1
+    assert read_picture(data_dir / "images" / "16bit.cropped.tif", 1, white=694).max() == 255
+
+
 def test_four_channels_are_rgb_and_alpha(tmp_path: Path) -> None:
     rgba = picture(3, channels=4)
     cv2.imwrite(str(tmp_path / "x.png"), rgba[..., [2, 1, 0, 3]])

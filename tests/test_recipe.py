@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +122,27 @@ def test_fast_presets_bring_half_precision_that_a_flag_can_take_back(family: str
     assert make_recipe(family, "x", "fast").precision == "bf16"
     assert make_recipe(family, "x", "fast", {"precision": "fp32"}).precision == "fp32"
     assert "precision=bf16" in next(line for line in show_presets([family]).splitlines() if f"{family} fast" in line)
+
+
+@pytest.mark.parametrize("page", ["data", "faq", "moving", "training"])
+def test_every_key_that_a_page_sets_exists_and_takes_that_value(page: str) -> None:
+    text = (Path(__file__).parent.parent / "docs" / f"{page}.md").read_text()
+    settings = {
+        match
+        for words in re.findall(r"`([^`\n]+)`", text)
+        for match in re.findall(r"(?<![-\w])([a-z]\w*)=([\w.]+)", words)
+    }
+    assert settings
+    for key, value in settings:
+        assert any(_takes(family, key, value) for family in list_families()), f"{key}={value}"
+
+
+def _takes(family: str, key: str, value: str) -> bool:
+    try:
+        make_recipe(family, "x", overrides={key: value})
+    except UsageError:
+        return False
+    return True
 
 
 def test_show_config_says_what_each_key_means() -> None:

@@ -6,6 +6,7 @@ what it is, not its suffix.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from .stacks import ARRAYS, TIFFS, read_array, read_tiff
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its decoders chat; our error names the file
+
+log = logging.getLogger("gantrt")
 
 Picture = NDArray[Any]  # of uint8, or of uint16 where 16 bits are kept
 Bits = Literal[8, 16]
@@ -77,6 +80,8 @@ def read_picture(path: Path, channels: int, bits: Bits = 8, white: int = 65535) 
 def _levels(values: NDArray[Any], bits: Bits, white: int, path: Path) -> Picture:
     """Values as whole numbers of so many bits."""
     most, kept = _DEEPEST[bits], np.dtype(f"uint{bits}")
+    if values.dtype == np.uint16 and values.size and values.max() < white // 8:
+        _say_dark(path, int(values.max()), white)
     if values.dtype == kept and (bits == 8 or white == most):
         return values
     whites = {"uint8": 255, "uint16": white, "bool": 1}
@@ -90,6 +95,18 @@ def _levels(values: NDArray[Any], bits: Bits, white: int, path: Path) -> Picture
     if not (low >= 0.0 and high <= 1.0):  # NaN is not either
         raise UnsupportedInput(f"{path}: holds fractions from {low:.4g} to {high:.4g}; scale them to 0 ... 1")
     return np.rint(values.astype(np.float64) * most).astype(kept)
+
+
+_dark: set[int] = set()  # the whites of which it was said
+
+
+def _say_dark(path: Path, most: int, white: int) -> None:
+    """Twelve bits in sixteen look black; that is said once."""
+    if white not in _dark:
+        _dark.add(white)
+        log.warning(
+            "%s reaches %d of %d, and will be almost black; if that is its white, set white=%d", path, most, white, most
+        )
 
 
 def read_as_stored(path: Path) -> NDArray[Any]:

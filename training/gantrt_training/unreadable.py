@@ -33,7 +33,7 @@ class Unreadable:
         with self._lock:
             if path not in self.reasons:
                 self.reasons[path] = str(error)
-                if self.limit:
+                if len(self.reasons) <= self.limit:
                     log.warning("train: skipped a picture, %d of at most %d: %s", len(self.reasons), self.limit, error)
             if len(self.reasons) <= self.limit:
                 return

@@ -17,7 +17,9 @@ NEEDED = {"torch", "lightning_fabric", "safetensors", "tensorboard"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("family", nargs="?", metavar="FAMILY", help="pix2pix, cyclegan, discogan, ugatit")
-    parser.add_argument("--data", metavar="DIR", help="trainA/ trainB/ [testA/ testB/], or A|B pairs in train/ [test/]")
+    parser.add_argument(
+        "--data", metavar="DIR", help="trainA/ trainB/ [testA/ testB/], A|B pairs in train/ [test/], or a list"
+    )
     parser.add_argument("-o", "--output", metavar="RUN", help="folder for checkpoints, samples and logs")
     parser.add_argument("--preset", metavar="P", help="where the numbers come from; default: paper")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="see --show-config")
