@@ -289,6 +289,19 @@ def test_precision_the_cpu_lacks_is_refused_and_not_emulated(tmp_path: Path) -> 
             open_engine(path, options)
 
 
+def test_bf16_makes_the_picture_of_fp32_to_eight_bits(tmp_path: Path) -> None:
+    from gantrt.engines.openvino import core
+
+    if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bf16")
+    path, x = write_generator(tmp_path / "g.onnx", width=64, size=(64, 64)), noise(1, 3, 64, 64)
+    half = open_engine(path, Options(cache_dir=""))
+    assert half.precision == "bf16"  # the default
+    difference = np.abs(run(half, x) - run(open_engine(path, FP32), x))
+    assert 1e-5 < difference.max() < 2**-4  # not the same arithmetic, and hardly another picture
+    assert difference.mean() < 2**-8
+
+
 def test_missing_library_is_named_and_auto_says_once_what_it_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

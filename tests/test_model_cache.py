@@ -25,13 +25,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     model = np.random.default_rng(0).bytes(10_000_001)  # more than two chunks, and no multiple of one
     assert cache.read("k") is None
     cache.write("k", model)
-    read = cache.read("k")
-    assert read is not None
-    assert read.tobytes() == model
-    read[0] ^= 1  # private: the file stays as it is
+    kept = cache.read("k")
+    assert kept is not None
+    assert kept.model.tobytes() == model
+    kept.release()
+    assert kept.model.tobytes() == model
+    kept.model[0] ^= 1  # private: the file stays as it is
     again = cache.read("k")
     assert again is not None
-    assert again.tobytes() == model
+    assert again.model.tobytes() == model
 
 
 def test_every_single_damaged_byte_is_noticed_and_the_file_removed(tmp_path: Path) -> None:
@@ -128,8 +130,8 @@ def test_processes_that_write_read_and_prune_at_once_do_not_harm_each_other(tmp_
         "cache = ModelCache(pathlib.Path(sys.argv[1]), 4 * 104_096)\n"
         "for i in range(60):\n"
         "    key = i % 7\n"
-        "    model = cache.read(str(key))\n"
-        "    assert model is None or model.tobytes() == bytes([key]) * 100_000\n"
+        "    kept = cache.read(str(key))\n"
+        "    assert kept is None or kept.model.tobytes() == bytes([key]) * 100_000\n"
         "    cache.write(str(key), bytes([key]) * 100_000)\n"
     )
     words = [sys.executable, "-c", script, str(tmp_path)]

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import logging
+import mmap
 import os
 import tempfile
 import time
@@ -36,6 +37,22 @@ _HEAD = 4096  # a page: the model behind it can be mapped into memory
 _MAGIC = "gantrt.model/1"
 _CHUNK = 4 << 20  # hashed by one thread at a time
 _ABANDONED = 24 * 3600.0  # seconds after which what a killed process left half-written is removed
+
+
+class Kept:
+    """A compiled model as it lies on disk, mapped into this process; what is written to it stays here."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError or ValueError if it cannot be mapped."""
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        whole = np.frombuffer(self._map, np.uint8)
+        self.head, self.model = whole[:_HEAD], whole[_HEAD:]
+
+    def release(self) -> None:
+        """Give the memory back; what is read again comes from the file. Only for a model nobody has written to."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class ModelCache:
@@ -63,14 +80,12 @@ class ModelCache:
             log.debug("cache: no folder for it (%s); compiled models are not kept", error)
         return None
 
-    def read(self, key: str) -> NDArray[np.uint8] | None:
-        """The model kept under `key`, mapped and private to this process; None if there is none, or it is damaged."""
+    def read(self, key: str) -> Kept | None:
+        """The model kept under `key`; None if there is none, or it is damaged."""
         path = self._path(key)
         try:
-            data = np.memmap(path, np.uint8, "c")
-            head = json.loads(data[:_HEAD].tobytes())
-            model: NDArray[np.uint8] = data[_HEAD:]
-            if head != _head(model):
+            kept = Kept(path)
+            if json.loads(kept.head.tobytes()) != _head(kept.model):
                 raise ValueError("its content is not what was written")
         except FileNotFoundError:
             return None
@@ -80,7 +95,7 @@ class ModelCache:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # the time of its last use
-        return model
+        return kept
 
     def write(self, key: str, model: bytes | memoryview) -> None:
         """Keep a model, and let go of the least recently used ones if all are more than the limit."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..engine_file import inlined
 from ..errors import DeviceUnavailable, EngineCorrupt, EngineMismatch, UsageError
 from ..manifest import Manifest
-from ..model_cache import ModelCache, key_of
+from ..model_cache import Kept, ModelCache, key_of
 from ..threads import numa_nodes, thread_limit
 from . import Options, fit_size
 
@@ -183,11 +183,13 @@ class _Request:
         self._request.infer(share_outputs=True)  # otherwise its return value is a copy of y
 
 
-def _imported(kept: NDArray[np.uint8], properties: dict[str, Any]) -> _Compiled:
+def _imported(kept: Kept, properties: dict[str, Any]) -> _Compiled:
     from openvino import Tensor
 
-    memory = Tensor(kept, shared_memory=True)
-    return _Compiled(core().import_model(memory, "CPU", properties), memory)
+    memory = Tensor(kept.model, shared_memory=True)
+    compiled = _Compiled(core().import_model(memory, "CPU", properties), (kept, memory))
+    kept.release()  # OpenVINO has packed the weights its own way
+    return compiled
 
 
 def _version() -> str:
