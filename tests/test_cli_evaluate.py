@@ -40,8 +40,8 @@ def report(path: Path) -> dict:
 
 def test_an_engine_that_makes_what_was_wanted_is_perfect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = make_pairs(tmp_path / "data", test=3)  # right is the negative of left
-    negative = engine(tmp_path, gain=-1.0)
-    assert evaluate("--engine", negative, "--data", data, "--metrics", "l1,ssim", "--json", tmp_path / "r.json") == 0
+    negative, to = engine(tmp_path, gain=-1.0), ["--json", tmp_path / "r.json"]
+    assert evaluate("--engine", negative, "--data", data, "--metrics", "l1,ssim", "--precision", "fp32", *to) == 0
     found = report(tmp_path / "r.json")
     assert found["metrics"]["l1"]["value"] < 1 / 255  # the negative of a resized picture, rounded once more
     assert found["metrics"]["ssim"]["value"] == pytest.approx(1, abs=1e-3)
@@ -60,6 +60,14 @@ def test_the_same_numbers_come_from_pictures_prepared_by_hand(tmp_path: Path) ->
     assert evaluate("--engine", engine(tmp_path), "--data", data, "--metrics", "l1", "--json", tmp_path / "r.json") == 0
     by_hand = np.abs(left.astype(float) - right).mean() / 255
     assert report(tmp_path / "r.json")["metrics"]["l1"]["value"] == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_fewer_pictures_are_the_same_rows_of_both_sides(tmp_path: Path) -> None:
+    data, negative = make_pairs(tmp_path / "data", test=5), engine(tmp_path, gain=-1.0)
+    words = ["--engine", negative, "--data", data, "--metrics", "l1", "--max-pictures", 2]
+    assert evaluate(*words, "--json", tmp_path / "r.json") == 0
+    assert report(tmp_path / "r.json")["pictures"]["translated"] == 2
+    assert report(tmp_path / "r.json")["metrics"]["l1"]["value"] < 1 / 255
 
 
 def test_direction_and_swap_say_which_side_is_translated(tmp_path: Path) -> None:

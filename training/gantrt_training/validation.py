@@ -14,7 +14,7 @@ from torch import nn
 
 from .checkpoint import Score
 from .data import Data, Side, to_float, to_pictures
-from .evaluation import evaluate
+from .evaluation import evaluate, make_side
 from .family import Family
 from .metrics import METRICS, choose
 from .metrics.feature_cache import FeatureCache, default_cache_file
@@ -93,8 +93,6 @@ class _Translate:
 
 
 def _some(side: Side, count: int) -> Side:
-    """At most `count` pictures, evenly chosen; 0: all. Always as 8 bits, as their translations are."""
-    total = len(side)
-    indices = np.linspace(0, total - 1, min(count or total, total)).round().astype(int).tolist()
+    """At most `count` pictures; 0: all. Always as 8 bits, as their translations are."""
     preparation: Any = dataclasses.replace(side.preparation, bits=8)
-    return Side([side.sources[index] for index in indices], side.channels, preparation, cache_bytes=0)
+    return make_side(side.sources, side.channels, preparation, count)

@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whether pictures of one name in testA and testB belong together; default: as the family was trained",
     )
     parser.add_argument("--swap", action="store_true", help="exchange A and B of the data, as --set swap=true does")
+    parser.add_argument("--max-pictures", type=int, metavar="N", help="of each side, evenly chosen; default: all")
     parser.add_argument("--interpolation", choices=["bicubic", "bilinear"], help="as trained; default: the family's")
     parser.add_argument("--fail-if", action="append", default=[], metavar="GATE", help="exit with 6 if so: 'fid>60'")
     parser.add_argument("--no-progress", action="store_true", help="no progress on stderr")
@@ -116,7 +117,8 @@ def _evaluate(
     preparation = Preparation(size=size, load_size=size, interpolation=interpolation)
     channels = max(manifest.input.channels, manifest.made_channels)  # as a frame has them
     given, wanted = (
-        evaluation.make_side(sources, channels, preparation) for sources in split.sides(manifest.direction)
+        evaluation.make_side(sources, channels, preparation, args.max_pictures)
+        for sources in split.sides(manifest.direction)
     )
     cache = FeatureCache(None if args.no_cache else Path(args.cache) if args.cache else default_cache_file())
     try:
