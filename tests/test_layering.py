@@ -21,7 +21,11 @@ EXTRA_LIBRARIES = {  # what one module alone may use, inside functions
 }
 SERVER_LIBRARIES = {"fastapi", "starlette", "pydantic", "uvicorn", "h11", "prometheus_client"}  # of gantrt.serve alone
 TRAINING_MAY_USE = {"errors", "manifest", "engine_file", "atomic", "progress", "run_page", "__version__"}
-KERNELS_FOR = {"gantrt_training.nets.fused": {"_core"}, "gantrt_training.realtime": {"frame_pipelines"}}
+KERNELS_FOR = {
+    "gantrt_training.calibration": {"frame_to_tensor"},
+    "gantrt_training.nets.fused": {"_core"},
+    "gantrt_training.realtime": {"frame_pipelines"},
+}
 COMMANDS_THAT_TRAIN = {"bench", "train", "split", "import_", "export", "evaluate", "demo"}
 FOUNDATION = {"gantrt.manifest", "gantrt.errors", "gantrt.engine_file", "gantrt.timing", "gantrt.atomic"}
 HEAVY = {"torch", "cv2", "av", "onnx", "openvino", "onnxruntime", "tensorrt", "numpy", "gantrt_training"}

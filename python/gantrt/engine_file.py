@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .atomic import atomic_path
 from .errors import BuildFailed, EngineCorrupt, EngineMismatch, GantrtError, UsageError
+from .int8_forms import is_quantised, quantise_before_pads
 from .manifest import KEY, InputSpec, Manifest
 from .norm_act_bodies import DOMAIN, attach_bodies, norm_act_nodes
 from .plan_file import PLAN_SUFFIX, read_plan_manifest
@@ -148,6 +149,8 @@ def inlined(source: ModelProto | str | Path) -> bytes:
         model = load_model(source)
     if model.functions:
         _inline(model)
+        if is_quantised(model):
+            quantise_before_pads(model)
     return serialized(model)
 
 

@@ -92,8 +92,8 @@ def signed_symmetric(model: ModelProto) -> None:
             bounds = np.iinfo(zero.dtype)
             reach = max(float(zero) - bounds.min, bounds.max - float(zero)) * np.float32(scale)
             steps[key] = f"{node.input[1]}.symmetric"
-            graph.initializer.append(numpy_helper.from_array(np.float32(reach / 127), steps[key]))
-            graph.initializer.append(numpy_helper.from_array(np.int8(0), f"{steps[key]}.zero"))
+            graph.initializer.append(numpy_helper.from_array(np.asarray(reach / 127, np.float32), steps[key]))
+            graph.initializer.append(numpy_helper.from_array(np.zeros((), np.int8), f"{steps[key]}.zero"))
         node.input[1:] = [steps[key], f"{steps[key]}.zero"]
     types = {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     for index in reversed(range(len(graph.value_info))):

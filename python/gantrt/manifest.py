@@ -46,6 +46,7 @@ class Manifest:
     made_by: dict[str, str] = field(default_factory=dict)  # {"gantrt": ..., "torch": ..., "git": ...}
     source_sha256: str = ""
     parity: dict[str, float] = field(default_factory=dict)  # {"max_abs": ..., "psnr_db": ..., "samples": ...}
+    int8: dict[str, str] = field(default_factory=dict)  # {"calibrated_on", "judged_on", "kept_fp"}: pictures, layers
     target: dict[str, str] = field(default_factory=dict)  # plans: {"runtime", "version", "compute_capability"}
     schema: int = SCHEMA
 

@@ -27,12 +27,15 @@ from gantrt.manifest import Direction, InputSpec, Manifest, Precision
 from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
+from .calibration import HELD_OUT, Calibration
 from .checkpoint import load_run
 from .data import Data, to_float
 from .family import Family
+from .fidelity import in_int8
+from .fold_scales import fold_scales
 from .half import retype
 from .nets.norm import NormAct, NormMode, batch_norm_as
-from .parity import measure
+from .parity import Pair, measure, measure_bf16
 from .recipe import Recipe
 from .sizes import height_width
 
@@ -42,6 +45,7 @@ _OPSET = 18
 _OPSET_BF16 = 22  # the first whose convolutions take bfloat16
 _LARGEST = 8192  # height and width a dynamic engine is traced for
 _PROTOBUF_LIMIT = 2**31
+_KEPT_CHARACTERS = 1000  # of names in the manifest, which holds 4096 in all
 
 DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 
@@ -60,6 +64,8 @@ class Request:
     dynamic: bool = False  # any height and width divisible by the network's multiple
     norm_mode: NormMode | None = None  # what its BatchNorms go by; None: what the family was trained to
     samples: int = 4  # pictures to compare with torch's
+    calibration: str | Path | None = None  # int8: a folder of pictures; None: those of the training
+    keep_fp: tuple[str, ...] = ()  # int8: convolutions that stay in floating point, or "auto"
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Source:
     direction: Direction = "a2b"
     norm_mode: NormMode = "running"  # of its BatchNorms, unless the request says otherwise
     sha256: str = ""
+    swap: bool = False  # the data it was trained with had A and B exchanged
 
     @property
     def network(self) -> str:
@@ -96,6 +103,12 @@ def export(run: str | Path, out: str | Path, request: Request | None = None, *, 
     request = request or Request()
     checkpoint = load_run(run)
     direction = _direction(checkpoint.family, checkpoint.nets, request.direction)
+    run_folder = checkpoint.path.parent.parent
+    recipe = Recipe.load(run_folder / "recipe.json") if (run_folder / "recipe.json").is_file() else None
+    seen = recipe.data if recipe and recipe.data and Path(recipe.data).exists() else None
+    if request.precision == "int8" and not request.calibration and seen:
+        log.info("export: calibrating on the pictures of the training, %s", seen)
+        request = replace(request, calibration=seen)
     if checkpoint.description.dropout != "off":
         log.info("export: the engine has no dropout: it makes one picture of each picture")
     source = Source(
@@ -105,8 +118,9 @@ def export(run: str | Path, out: str | Path, request: Request | None = None, *, 
         direction,
         checkpoint.description.norm_mode,
         checkpoint.sha256,
+        recipe is not None and recipe.swap,
     )
-    pictures = _pictures_of_run(checkpoint.path.parent.parent, source)
+    pictures = None if request.precision == "int8" else _pictures_of_run(recipe, source)
     return export_generator(source, out, request, pictures, overwrite=overwrite)
 
 
@@ -133,14 +147,20 @@ def export_generator(
         made_by=_made_by(),
         source_sha256=source.sha256,
     )
+    calibration = _calibration(source, request)
     with atomic_path(out, overwrite=overwrite) as temporary, _as_tested(source.generator, manifest.norm_mode):
         model = _traced(source, manifest)
         for transform in _transforms(manifest):
             transform(model)
+        pairs = _pairs(source, manifest, calibration.draw if calibration else pictures, request.samples)
+        if calibration:
+            batches = calibration.batches(manifest.input.height, manifest.input.width, manifest.batch)
+            model, kept = in_int8(model, batches, pairs, request.keep_fp)
+            manifest = replace(manifest, int8=_int8(calibration, kept))
         if norm_act_nodes(model):
             manifest = replace(manifest, plugins=({"name": "gantrt::NormAct", "version": "1"},))
         write_engine(model, temporary, manifest)
-        manifest = replace(manifest, parity=_parity(source, manifest, temporary, request.samples, pictures))
+        manifest = replace(manifest, parity=_parity(source, manifest, temporary, pairs))
         write_engine(model, temporary, manifest)
     return manifest
 
@@ -184,8 +204,6 @@ def _input_spec(source: Source, request: Request) -> InputSpec:
         )
     if request.batch < 1:
         raise UsageError(f"export: batch must be at least 1, got {request.batch}")
-    if request.precision == "int8":
-        raise BuildFailed("export: int8 needs calibration, which this gantrt does not have; export bf16 or fp16")
     return InputSpec(source.channels, height, width, rule.multiple, request.dynamic)
 
 
@@ -289,7 +307,7 @@ def _quiet() -> Iterator[None]:
 
 def _transforms(manifest: Manifest) -> list[Transform]:
     """What is done to a traced graph, in order."""
-    transforms: list[Transform] = [partial(_sign, manifest), _fold_fills, _refuse_constant_norms]
+    transforms: list[Transform] = [partial(_sign, manifest), _fold_fills, _refuse_constant_norms, fold_scales]
     if manifest.precision in ("fp16", "bf16"):
         transforms.append(partial(retype, precision=manifest.precision))
     return transforms
@@ -342,11 +360,31 @@ def _refuse_constant_norms(model: ModelProto) -> None:
 # Is it the same picture?
 
 
-def _parity(
-    source: Source, manifest: Manifest, path: Path, samples: int, pictures: Pictures | None
-) -> dict[str, float]:
-    """The worst over the runtimes that are here, and each one's own; BuildFailed if one is too far from torch."""
+def _calibration(source: Source, request: Request) -> Calibration | None:
+    """The pictures int8 goes by; None for all other precisions."""
+    if request.precision != "int8":
+        if request.calibration or request.keep_fp:
+            raise UsageError(f"export: calibration and keep_fp are for int8, not {request.precision}")
+        return None
+    if not request.calibration:
+        raise UsageError("export: int8 goes by real pictures; give --calibration DIR, such as the engine will get")
+    return Calibration.of(request.calibration, source.channels, source.direction, swap=source.swap)
+
+
+def _int8(calibration: Calibration, kept: list[str]) -> dict[str, str]:
+    """What the manifest says of it: how many pictures, and which convolutions stayed in floating point."""
+    names = ", ".join(kept)
+    return {
+        "calibrated_on": str(len(calibration.shown)),
+        "judged_on": str(len(calibration.held_out)),
+        "kept_fp": names if len(names) <= _KEPT_CHARACTERS else f"{len(kept)} convolutions",
+    }
+
+
+def _pairs(source: Source, manifest: Manifest, pictures: Pictures | None, samples: int) -> list[Pair]:
+    """Batches of pictures, and what torch makes of them."""
     spec, draw = manifest.input, pictures or synthetic(source.channels)
+    samples = HELD_OUT if manifest.precision == "int8" else samples
     sizes = [(spec.height, spec.width)]
     if spec.dynamic:
         sizes.append((spec.height + spec.multiple, spec.width + 2 * spec.multiple))
@@ -355,6 +393,14 @@ def _parity(
     for height, width in sizes:
         for x in torch.split(draw(batches * manifest.batch, height, width), manifest.batch):
             pairs.append((x.numpy(), source.family.image(source.generator, x).numpy()))
+    return pairs
+
+
+def _parity(source: Source, manifest: Manifest, path: Path, pairs: list[Pair]) -> dict[str, float]:
+    """The worst over the runtimes that are here, and each one's own; BuildFailed if one is too far from torch.
+
+    What bfloat16 would make of a float32 graph is told, but is a choice of whoever runs it.
+    """
     measured, skipped = measure(path, manifest.precision, pairs)
     for runtime, reason in skipped.items():
         log.info("export: not compared under %s, which is %s", runtime, reason)
@@ -369,15 +415,17 @@ def _parity(
         fault = each.fault(manifest.precision, longest_sum)
         if fault:
             raise BuildFailed(f"export: under {each.runtime} the engine's pictures are not torch's: {fault}")
+    if manifest.precision in ("fp32", "int8") and (bf16 := measure_bf16(path, pairs)):
+        measured.append(bf16)
+    for each in measured:
         parity |= {f"{each.runtime}_max_abs": each.max_abs, f"{each.runtime}_psnr_db": each.psnr_db}
     return {name: float(f"{value:.4g}") for name, value in parity.items()}
 
 
-def _pictures_of_run(run: Path, source: Source) -> Pictures | None:
+def _pictures_of_run(recipe: Recipe | None, source: Source) -> Pictures | None:
     """Test pictures of the data the run was trained with; None, and a line in the log, if they are gone."""
-    if not (run / "recipe.json").is_file():
+    if recipe is None:
         return None
-    recipe = Recipe.load(run / "recipe.json")
     if not recipe.data:  # an import
         log.info("export: an imported run has no pictures; comparing with torch on made-up ones")
         return None

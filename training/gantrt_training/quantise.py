@@ -11,7 +11,7 @@ import importlib.util
 import io
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def quantisable(model: ModelProto) -> list[str]:
 
 
 def calibrate(model: ModelProto, batches: Sequence[Array]) -> dict[str, Int8Layer]:
-    """Ranges and weights of every convolution of `model`, whose inputs are float32.
+    """Ranges and weights of every convolution of `model`, which is float32 and has the bodies of its NormAct nodes.
 
     batches  what the network is shown, each (N, C, H, W); the result depends on nothing else
     Raises DeviceUnavailable if NNCF is not installed.
@@ -61,7 +61,7 @@ def calibrate(model: ModelProto, batches: Sequence[Array]) -> dict[str, Int8Laye
         quantised = nncf.quantize(
             flat,
             nncf.Dataset(batches, lambda batch: {"input": batch}),
-            preset=nncf.QuantizationPreset.PERFORMANCE,  # around zero: 6 dB better here than offsets, and faster
+            preset=nncf.QuantizationPreset.PERFORMANCE,  # around zero, by the largest values
             subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(names=others, validate=False),
         )
@@ -88,8 +88,8 @@ def assemble(model: ModelProto, layers: Mapping[str, Int8Layer]) -> ModelProto:
             weight = f"{node.name}.weight.int8"
             tensors[weight], tensors[f"{weight}.scale"] = layer.weight, layer.weight_scale
             nodes.append(_dequantise(weight, f"{node.name}.weight.float", axis=layer.axis))
-            del_bias = list(node.input[2:])
-            node.input[:] = [f"{pairs[key]}.float", f"{node.name}.weight.float", *del_bias]
+            bias = list(node.input[2:])
+            node.input[:] = [f"{pairs[key]}.float", f"{node.name}.weight.float", *bias]
             if layer.bias is not None:
                 tensors[f"{node.name}.bias.int8"] = layer.bias
                 node.input[2:] = [f"{node.name}.bias.int8"]
@@ -203,7 +203,9 @@ def _pair(given: str, name: str) -> list[NodeProto]:
 
 
 def _dequantise(constant: str, made: str, *, axis: int) -> NodeProto:
-    return helper.make_node("DequantizeLinear", [constant, f"{constant}.scale"], [made], f"{made}.Dequantise", axis=axis)
+    return helper.make_node(
+        "DequantizeLinear", [constant, f"{constant}.scale"], [made], f"{made}.Dequantise", axis=axis
+    )
 
 
 def _replace(model: ModelProto, nodes: list[NodeProto], tensors: Mapping[str, NDArray[Any]]) -> None:

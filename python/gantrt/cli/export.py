@@ -31,7 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=_size, metavar="HxW", help="of the pictures; default: as trained")
     parser.add_argument("--batch", type=int, metavar="N", help="pictures at once; default: 1")
     parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="default: fp32")
-    parser.add_argument("--calibration", metavar="DIR", help="pictures to calibrate int8 with")
+    parser.add_argument(
+        "--calibration", metavar="DIR", help="pictures for int8 to go by; default: those of the training"
+    )
+    parser.add_argument(
+        "--keep-fp",
+        nargs="+",
+        metavar="NAME",
+        help="convolutions that int8 leaves in floating point, by name or pattern; auto: those it must",
+    )
     parser.add_argument(
         "--dynamic",
         nargs="?",
@@ -65,8 +73,9 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix not in (".onnx", ".plan"):
         raise UsageError(f"export: {output}: an engine's name ends in .onnx, or .plan for TensorRT")
-    if args.calibration and args.precision != "int8":
-        raise UsageError(f"export: --calibration is for --precision int8, not {args.precision or 'fp32'}")
+    for flag, given in (("--calibration", args.calibration), ("--keep-fp", args.keep_fp)):
+        if given and args.precision != "int8":
+            raise UsageError(f"export: {flag} is for --precision int8, not {args.precision or 'fp32'}")
     manifest = _plan(args, output) if output.suffix == ".plan" else _engine(args, output)
     if args.json:
         print(json.dumps(dataclasses.asdict(manifest), indent=2))
@@ -100,6 +109,8 @@ def _export(args: argparse.Namespace, output: Path, *, overwrite: bool) -> Manif
         precision=args.precision or "fp32",
         dynamic=bool(args.dynamic),
         norm_mode=args.norm_mode,
+        calibration=args.calibration,
+        keep_fp=tuple(args.keep_fp or ()),
     )
     return export(args.run, output, request, overwrite=overwrite)
 
@@ -122,6 +133,8 @@ def _plan(args: argparse.Namespace, output: Path) -> Manifest:
     if output.exists() and not args.overwrite:
         raise UsageError(f"{output}: exists already; give --overwrite to replace it")
     if Path(args.run).suffix == ".onnx":
+        if args.calibration or args.keep_fp:
+            raise UsageError(f"export: {args.run} is an engine already; --calibration and --keep-fp are for a RUN")
         return build_plan(args.run, output, _of_engine(args, request), overwrite=args.overwrite)
     with tempfile.TemporaryDirectory(prefix="gantrt") as folder:
         engine = Path(folder) / "engine.onnx"
@@ -156,7 +169,9 @@ def _words(args: argparse.Namespace) -> str:
     for flag in ("direction", "batch", "precision", "norm_mode"):
         value = getattr(args, flag)
         words += [f"--{flag.replace('_', '-')}", str(value)] if value is not None else []
-    return " ".join(words + ([f"--size {args.size[0]}x{args.size[1]}"] if args.size else []))
+    words += [f"--size {args.size[0]}x{args.size[1]}"] if args.size else []
+    words += ["--calibration", shlex.quote(args.calibration)] if args.calibration else []
+    return " ".join(words + (["--keep-fp", *map(shlex.quote, args.keep_fp)] if args.keep_fp else []))
 
 
 def _report(output: Path, manifest: Manifest) -> None:
@@ -176,6 +191,11 @@ def _report(output: Path, manifest: Manifest) -> None:
         runtime = key.removesuffix("_max_abs")
         if runtime not in (key, "max"):
             print(f"{runtime:<14} {parity[key]:>14.1e} {parity[f'{runtime}_psnr_db']:>7.1f} dB")
+    if manifest.int8:
+        print(
+            f"(calibrated on {manifest.int8['calibrated_on']} pictures, judged on {manifest.int8['judged_on']} others; "
+            f"in floating point: {manifest.int8['kept_fp'] or 'no convolution'})"
+        )
     if target:
         print("(of the graph the plan was built from)")
 

@@ -88,7 +88,7 @@ def _what_it_does(manifest: dict[str, Any] | None) -> Iterator[Line]:
     low, high = manifest["range"]
     yield "family", f"{manifest['family']}, {manifest['direction']}, {manifest['network']}"
     yield "pictures", f"{manifest['color']} in [{low:g}, {high:g}], {_sizes(manifest)}"
-    yield "precision", manifest["precision"]
+    yield "precision", manifest["precision"] + _int8(manifest.get("int8"))
     yield "norms", _NORM_MODES.get(manifest["norm_mode"], manifest["norm_mode"])
 
 
@@ -134,6 +134,13 @@ def _run(found: dict[str, Any]) -> Iterator[Line]:
 
 _SHOWN = {"engine": _engine, "plan": _plan, "checkpoint": _checkpoint, "run": _run}
 _NORM_MODES = {"instance": "each picture's own statistics", "running": "statistics of the training", "none": "none"}
+
+
+def _int8(how: dict[str, str] | None) -> str:
+    if not how:
+        return ""
+    kept = f"; in floating point: {how['kept_fp']}" if how.get("kept_fp") else ""
+    return f", calibrated on {how.get('calibrated_on')} pictures, judged on {how.get('judged_on')} others{kept}"
 
 
 def _sizes(manifest: dict[str, Any]) -> str:
