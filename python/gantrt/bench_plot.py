@@ -21,10 +21,13 @@ def plot_frames(path: str, report: dict[str, Any], frame: FrameTimes) -> None:
     order.plot(times, ".", markersize=3)
     order.set(xlabel="frame", ylabel="end to end, ms", ylim=(0, None))
     share.plot(np.arange(1, len(times) + 1) / len(times) * 100, np.sort(times))
-    for rank in (50, 90, 95, 99):
-        value = getattr(frame.e2e, f"p{rank}")
-        share.plot(rank, value, "o", color="tab:red", markersize=4)
-        share.annotate(f"p{rank} {value:.3g}", (rank, value), textcoords="offset points", xytext=(-4, 6), ha="right")
+    ranks = (50, 90, 95, 99)
+    values = [getattr(frame.e2e, f"p{rank}") for rank in ranks]
+    share.plot(ranks, values, "o", color="tab:red", markersize=4)
+    listed = "\n".join(f"p{rank}  {value:.3g} ms" for rank, value in zip(ranks, values, strict=True))
+    share.text(0.97, 0.04, listed, transform=share.transAxes, ha="right", va="bottom", family="monospace")
+    share.grid(alpha=0.3)
+    order.grid(alpha=0.3)
     share.set(xlabel="% of frames")
     engine = report["engine"]
     figure.suptitle(
