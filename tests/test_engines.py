@@ -172,6 +172,13 @@ def test_cache_folder_follows_the_environment_and_may_be_unwritable(
     assert run(open_engine(path, Options()), noise(1, 3, 16, 24)).any()
 
 
+def test_streams_are_as_many_as_asked_for(tmp_path: Path) -> None:
+    path = write_generator(tmp_path / "g.onnx")
+    for streams in (1, 2):
+        engine: Any = open_engine(path, replace(FP32, streams=streams))
+        assert engine._at((16, 24)).model.get_property("NUM_STREAMS") == streams
+
+
 def test_engine_says_in_which_precision_its_layers_compute(tmp_path: Path) -> None:
     path = write_generator(tmp_path / "g.onnx")
     assert open_engine(path, FP32).arithmetic() == {"fp32": 2}

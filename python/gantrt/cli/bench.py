@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -122,8 +123,14 @@ def _load(args: argparse.Namespace) -> Translator:
 
 def _load_again(args: argparse.Namespace) -> float | None:
     """Milliseconds of a second start, which finds the model compiled; None where nothing is kept."""
-    with _load(args) as again:
-        return again.load_ms if again.engine.from_cache else None
+    log = logging.getLogger("gantrt")
+    level = log.level
+    log.setLevel(logging.WARNING)  # it would say once more what it loads
+    try:
+        with _load(args) as again:
+            return again.load_ms if again.engine.from_cache else None
+    finally:
+        log.setLevel(level)
 
 
 def _size(text: str) -> tuple[int, int]:

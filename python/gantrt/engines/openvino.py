@@ -204,7 +204,9 @@ def _cpu() -> list[str]:
 
 
 def _our_name(theirs: str) -> str:
-    """Our name of a precision, by any of OpenVINO's: "f32", "bf16"; other names as they are."""
+    """Our name of a precision, by any of OpenVINO's: "f32", "bf16", "u8"; other names as they are."""
+    if theirs in ("i8", "u8"):
+        return "int8"
     return next((ours for ours, name in _TYPES.items() if name == theirs), theirs)
 
 
