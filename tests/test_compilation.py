@@ -11,6 +11,7 @@ import torch
 from gantrt.errors import UsageError
 from gantrt_training.data import Batches, Data
 from gantrt_training.devices import open_fabric
+from gantrt_training.penalties import Penalties
 from gantrt_training.randomness import seed_everything
 from gantrt_training.recipe import Recipe, make_recipe
 from gantrt_training.step import Training, upload
@@ -93,6 +94,11 @@ def test_the_code_generator_s_networks_train_as_plain_ones(pictures: Path) -> No
 def test_a_mode_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="compile=fast: must be one of none, default, reduce-overhead"):
         make_recipe("cyclegan", "x", overrides={"compile": "fast"})
+
+
+def test_penalties_and_compiled_judges_exclude_each_other(pictures: Path) -> None:
+    with pytest.raises(UsageError, match="compiled ones cannot; set compile=none"):
+        start(recipe(pictures, "cyclegan"), penalties=Penalties(r1=1.0), compile="default")
 
 
 @pytest.mark.needs_cuda

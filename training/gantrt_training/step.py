@@ -62,6 +62,8 @@ class Training:
         self.nets = family.build(config).to(fabric.device).train()
         self.nets.to(memory_format=self._format)  # type: ignore[call-overload]
         self._synced = bool(sync_batchnorm and self.world.size > 1 and synchronise(self.nets))
+        if penalties and compile != "none":
+            raise UsageError("train: r1 and gp differentiate a judge twice, compiled ones cannot; set compile=none")
         self._running = compiled(self.nets, compile)
         self.pools = family.pools(config)
         if self.world.rank:
