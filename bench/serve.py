@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import subprocess
 import sys
@@ -31,9 +30,9 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from gantrt.measure import environment
 from gantrt.serve.frames import JPEG, RAW, Message
 from gantrt.timing import Summary
+from machine import machine
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
@@ -216,8 +215,8 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
             "complaints": seen.complaints,
         },
         "frames_per_second": round(seen.right / seconds, 1),
-        "latency": Summary.of(seen.milliseconds).to_json(),
-        "of_it_in_the_server": Summary.of(seen.server_milliseconds).to_json(),
+        "latency": shown(seen.milliseconds),
+        "of_it_in_the_server": shown(seen.server_milliseconds),
         "memory_mb": {
             "first": round(memory.samples[0], 1),
             "half": round(memory.samples[len(memory.samples) // 2], 1),
@@ -229,6 +228,11 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def shown(milliseconds: list[float]) -> dict[str, object]:
+    summary = Summary.of(milliseconds).to_json()
+    return {key: round(value, 2) if isinstance(value, float) else value for key, value in summary.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=50)
@@ -238,12 +242,13 @@ def main() -> int:
     parser.add_argument("--abuse", action="store_true", help="with clients that misbehave")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "serve_cpu.json")
     options = parser.parse_args()
+    here = machine()
     found = asyncio.run(run(options))
     report = {
         "what": "live frames over WebSockets, each answer compared bit by bit with the frame of its number",
         "command": " ".join(["python", "bench/serve.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
-        "machine": {**environment({}), "cores": os.cpu_count()},
+        "machine": here,
         "network": f"y = -x, {SIDE}x{SIDE}, fp32; clients and server share the machine",
         **found,
     }

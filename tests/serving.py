@@ -50,9 +50,9 @@ def make_app(translator: Any = None, limits: Limits | None = None, **options: An
 
 
 @contextlib.contextmanager
-def running(app: FastAPI, limits: Limits | None = None) -> Iterator[str]:
+def running(app: FastAPI, **place: Any) -> Iterator[str]:
     """host:port of a server for the block. It ends as by SIGTERM."""
-    server = make_server(app, Place("127.0.0.1", 0), limits or app.state.gantrt.limits)
+    server = make_server(app, Place("127.0.0.1", 0, **place), app.state.gantrt.limits)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -67,9 +67,9 @@ def running(app: FastAPI, limits: Limits | None = None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def client(app: FastAPI, **options: Any) -> Iterator[httpx.Client]:
+def client(app: FastAPI, **place: Any) -> Iterator[httpx.Client]:
     """A client of a running server."""
-    with running(app) as address, httpx.Client(base_url=f"http://{address}", timeout=15, **options) as made:
+    with running(app, **place) as address, httpx.Client(base_url=f"http://{address}", timeout=15) as made:
         yield made
 
 

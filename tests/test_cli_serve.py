@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -16,8 +18,10 @@ import httpx
 import pytest
 from clips import write_clip
 from gantrt.cli import main
+from gantrt.serve.frames import RAW, Message
 from serving import until
 from tiny_networks import write_pointwise
+from websockets.sync.client import connect
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,27 @@ def test_the_token_of_the_environment_counts_and_is_never_written(engine: Path) 
         _, said = running.communicate(timeout=20)
         assert "GET /api/engines 200" in said
         assert "s3cret" not in said + running.said  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+def test_with_a_certificate_it_speaks_https_and_its_cookies_are_secure(engine: Path, tmp_path: Path) -> None:
+    files = {"-out": str(tmp_path / "certificate.pem"), "-keyout": str(tmp_path / "key.pem")}
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", *sum(files.items(), ())]
+    subprocess.run(command, check=True, capture_output=True)
+    trust = ssl.create_default_context(cafile=files["-out"])
+    options = ["--certificate", files["-out"], "--key", files["-keyout"], "--token", "s3cret"]
+    with process(engine, *options) as (_, address, _), httpx.Client(base_url=address, verify=trust) as web:
+        assert address.startswith("https://")
+        until(lambda: web.get("/readyz").status_code == 200)
+        assert "; Secure" in web.post("/api/session", json={"token": "s3cret"}).headers["set-cookie"]
+        live = f"{address.replace('https', 'wss')}/api/engines/tiny-one/live"
+        cookie = "; ".join(f"{name}={value}" for name, value in web.cookies.items())
+        with connect(live, ssl=trust, additional_headers={"cookie": cookie}, origin=address, proxy=None) as socket:
+            socket.send(Message(RAW, 1, bytes(24 * 32 * 3), 32, 24).pack())
+            data = socket.recv(timeout=10)
+    assert isinstance(data, bytes)
+    assert set(Message.unpack(data).picture) == {255}
 
 
 @pytest.mark.parametrize(

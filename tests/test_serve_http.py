@@ -228,6 +228,32 @@ def test_a_token_is_asked_for_everywhere_but_at_the_page_and_the_probes() -> Non
         assert web.get("/api/engines").status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("send", "status"),
+    [
+        ({"json": {"token": ""}}, 422),
+        ({"json": ["s3cret"]}, 422),
+        ({"content": b"K\x0fB\xff", "headers": {"content-type": "application/json"}}, 422),
+        ({"content": b'{"token": "s3cret"}', "headers": {"content-type": "text/plain"}}, 415),
+        ({"content": (b" " * 1000 for _ in range(11)), "headers": {"content-type": "application/json"}}, 413),
+    ],
+    ids=["empty", "a list", "no JSON", "a form", "without end"],
+)
+def test_who_is_not_known_yet_can_send_no_more_than_a_token(send: dict[str, Any], status: int) -> None:
+    with client(make_app(token="s3cret")) as web:
+        answer = web.post("/api/session", **send)
+        assert (answer.status_code, bool(error(answer))) == (status, True)
+
+
+def test_only_the_proxy_says_who_its_clients_are() -> None:
+    limits = Limits(requests_per_second=0.01, burst=1)
+    for proxy, expected in (("127.0.0.1", [200, 200, 429]), ("192.0.2.1", [200, 429, 429]), (None, [200, 429, 429])):
+        with client(make_app(limits=limits), proxy=proxy) as web:
+            forwarded = [PNG | {"x-forwarded-for": f"10.0.0.{n}"} for n in (1, 2, 2)]
+            answers = [web.post(ROUTE, content=encoded(picture()), headers=headers) for headers in forwarded]
+            assert [answer.status_code for answer in answers] == expected
+
+
 def test_a_client_that_asks_too_often_is_told_when_to_come_back() -> None:
     with client(make_app(limits=Limits(requests_per_second=1, burst=3))) as web:
         answers = [web.post(ROUTE, content=encoded(picture()), headers=PNG) for _ in range(5)]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, WebSocket
 from fastapi.responses import FileResponse
+from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 
 from . import answers, bodies, clips, metrics, pictures
@@ -25,6 +26,7 @@ from .turns import Full
 T = TypeVar("T")
 
 _OCTETS = "application/octet-stream"
+_TOKEN_BYTES = 10_000
 _PICTURES = tuple(pictures.MEDIA_TYPES.values())
 _CLIPS = tuple(clips.MEDIA_TYPES.values())
 _WHY = {
@@ -178,8 +180,25 @@ async def live(socket: WebSocket, state: Shared, engine: Engine, keep: Annotated
         await Live(socket, engine, client, state.limits, state.metrics, keep).run()
 
 
-@router.post("/api/session", status_code=204, summary="Log in: a cookie for the token", responses=errors(400, 422))
-async def log_in(request: Request, response: Response, state: Shared, token: answers.Token) -> None:
+@router.post(
+    "/api/session",
+    status_code=204,
+    summary="Log in: a cookie for the token",
+    responses=errors(400, 413, 415, 422),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": answers.Token.model_json_schema()}},
+        }
+    },
+)
+async def log_in(request: Request, response: Response, state: Shared) -> None:
+    _check_media_type(request, "application/json")
+    body = await bodies.whole(request, "the token", _TOKEN_BYTES, state.limits)  # FastAPI would read without end
+    try:
+        token = answers.Token.model_validate_json(body)
+    except ValidationError as error:
+        raise Problem(422, "unreadable", 'log in with {"token": "..."}') from error
     if value := state.access.log_in(request.state.client, token.token):
         response.headers["set-cookie"] = state.access.cookie(value, secure=request.url.scheme == "https")
 
