@@ -86,7 +86,7 @@ def multiplications(network: Network, size: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _drawn(folder: Path, count: int = 40, size: int = 286) -> Path:
+def _drawn(folder: Path, count: int = 15, size: int = 286) -> Path:
     random = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):

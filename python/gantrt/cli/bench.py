@@ -68,9 +68,11 @@ def run(args: argparse.Namespace) -> int:
     from .. import baseline, measure
     from ..bench_report import report, trace
     from ..bench_text import report_lines
-    from ..peers import peer_names
+    from ..peers import TORCH, peer_names
 
     peers = peer_names(args.against)
+    if args.run is None and (asked := [name for name in peers if name in TORCH]):
+        raise UsageError(f"--against {asked[0]}: an engine holds no network of torch's; give its RUN with --run")
     before = baseline.read_baseline(args.baseline) if args.baseline else None
     if args.plot:
         _require_matplotlib()
@@ -78,14 +80,13 @@ def run(args: argparse.Namespace) -> int:
     rss_before = measure.rss_mb()
     with _load(args) as translator:
         frames, source = _frames(args, translator.engine.manifest.input.channels)
-        torch = _torch(args, translator, peers)
         frame = measure.measure_frames(translator, frames, settings)  # first: nothing is warm yet
         rss_loaded = measure.rss_mb()
+        torch = _torch(args, translator, peers)  # after the memory was looked at: torch takes some itself
         x = measure.network_input(translator, frames[0])
         engine = measure.measure_engine(translator, x, settings)
-        start = measure.Start(
-            translator.load_ms, translator.engine.from_cache, _load_again(args), rss_before, rss_loaded
-        )
+        again_ms = _load_again(args) if translator.info.device == "cpu" else None
+        start = measure.Start(translator.load_ms, translator.engine.from_cache, again_ms, rss_before, rss_loaded)
         shown = {name: value for name, value in vars(args).items() if name not in _NOT_SETTINGS}
         shown |= {"frame_size": frames[0].shape[:2], "network_size": x.shape[2:], "frames": len(frames)}
         found = report(translator, engine, frame, start, source, shown)
@@ -187,8 +188,6 @@ def _torch(args: argparse.Namespace, translator: Translator, names: Sequence[str
     asked = [name for name in names if name in TORCH]
     if not asked:
         return None
-    if args.run is None:
-        raise UsageError(f"--against {asked[0]}: an engine holds no network of torch's; give its RUN with --run")
     try:
         from gantrt_training.peers import network_of, torch_peer
     except ImportError as error:
