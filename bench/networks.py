@@ -57,8 +57,8 @@ def export_int8(family_name: str, path: Path, calibration: Path | None, scratch:
     Whatever it loses: random weights make no picture that could be lost.
     """
     folder = calibration or _drawn(scratch / "calibration")
-    with patch.dict(getattr(parity, "LEAST_DB", {}), int8=0.0):
-        return export(family_name, path, Request(precision="int8", calibration=folder))  # type: ignore[call-arg]
+    with patch.dict(parity.LEAST_DB, int8=0.0):
+        return export(family_name, path, Request(precision="int8", calibration=folder))
 
 
 def export_plain(network: Network, size: int, path: Path) -> Path:
