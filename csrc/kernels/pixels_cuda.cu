@@ -58,9 +58,9 @@ __device__ __forceinline__ float sample(const PixelProblem& p, const Taps& rows,
   float sum = 0.0f;
   for (int i = rows.first; i <= rows.last; ++i) {
     const float row_weight = weight_of(rows, i);
-    const T* row = plane + i * p.planes.row;
-    for (int j = columns.first; j <= columns.last; ++j)
-      sum += row_weight * weight_of(columns, j) * to_float(row[j * p.planes.pixel]);
+    const T* at = plane + i * p.planes.row + columns.first * p.planes.pixel;
+    for (int j = columns.first; j <= columns.last; ++j, at += p.planes.pixel)
+      sum += row_weight * weight_of(columns, j) * to_float(*at);
   }
   return bounded(sum * p.scale + p.offset);
 }
