@@ -41,11 +41,14 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def pipelines(prepared: list[int], **options: Any) -> FramePipelines:
-    def prepare(slots: int) -> Any:
+    def prepare(slots: int, size: tuple[int, int]) -> Any:
         prepared.append(slots)
         return lambda slot, x, y, stream: None
 
-    return FramePipelines(Network(prepare, (3, 8, 8), (3, 8, 8), "float16", "float16", device=1), **options)
+    def halves(height: int, width: int) -> tuple[int, int]:
+        return height // 2, width // 2
+
+    return FramePipelines(Network(prepare, halves, (3, 1), "float16", "float16", device=1), **options)
 
 
 def test_each_size_gets_one_pipeline_and_the_least_recent_goes(prepared: list[int]) -> None:
@@ -66,6 +69,7 @@ def test_what_the_pipeline_is_told(prepared: list[int]) -> None:
     frames = pipelines(prepared, color="bgr", resize="bilinear")
     options: dict[str, Any] = frames.pipeline(np.zeros((5, 6, 3), np.uint8)).options  # type: ignore[attr-defined]
     assert options["frame"] == options["result"] == (5, 6, 3)
+    assert (options["input"], options["output"]) == ((3, 2, 3), (1, 2, 3))
     told = {key: options[key] for key in ("color", "resize", "device", "slots", "dtype", "layout")}
     wanted = {"color": "bgr", "resize": "bilinear", "device": 1, "slots": 1, "dtype": "float16", "layout": "nchw"}
     assert told == wanted

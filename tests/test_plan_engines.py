@@ -10,12 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import cv2
+import gantrt
 import numpy as np
 import pytest
-from gantrt import _core
+import torch
+from gantrt import _core, frame_pipelines
 from gantrt.cli import main
 from gantrt.engines import Options, load_engine, open_engine
-from gantrt.errors import DeviceUnavailable, EngineCorrupt, EngineMismatch, UsageError
+from gantrt.errors import DeviceUnavailable, EngineCorrupt, EngineMismatch, GantrtError, UsageError
 from gantrt.manifest import InputSpec, Manifest
 from gantrt.plan_file import UNSEALED
 from gantrt.plans import driver
@@ -209,6 +211,7 @@ def paper(with_gpu, monkeypatch) -> Any:
         Runtime=lambda logger: runtime,
         TensorIOMode=SimpleNamespace(INPUT="input"),
         nptype=np.dtype,
+        **{name: name for name in ("float32", "float16", "bfloat16")},
     )
     monkeypatch.setattr(PaperLogger, "__init__", lambda self: None)
     monkeypatch.setattr(type(TENSORRT_RTX), "load", lambda self: library)
@@ -258,6 +261,73 @@ def test_both_engines_say_what_they_are() -> None:
         module = load_engine(name)
         assert (module.SUFFIXES, module.DEVICES) == ((".plan",), ("cuda",))
         assert module.missing() is None or "pip install" in module.missing()
+
+
+class HostPipeline:
+    """FramePipeline, on the CPU and at once."""
+
+    graph_active, why_no_graph = True, ""
+
+    def __init__(self, enqueue: Any, **options: Any) -> None:
+        self.enqueue, self.options, self.made = enqueue, options, dict[int, Any]()
+        assert (options["dtype"], options["output_dtype"], options["layout"]) == ("float32", "float32", "nchw")
+
+    def submit(self, frame: Any) -> int:
+        color, size = self.options["color"], self.options["input"]
+        x = _core.frame_to_tensor(frame, size=size[1:], channels=size[0], color=color, range=self.options["range"])
+        y = np.empty((1, *self.options["output"]), np.float32)
+        self.enqueue(0, x.ctypes.data, y.ctypes.data, 7)
+        height, width, _ = self.options["result"]
+        self.made[id(y)] = _core.tensor_to_frame(y, size=(height, width), color=color, range=self.options["range"])
+        return id(y)
+
+    def result(self, ticket: int, out: Any) -> Any:
+        out[...] = self.made.pop(ticket)
+        return out
+
+
+@pytest.fixture
+def piped(paper, monkeypatch) -> None:
+    monkeypatch.setattr(_core, "cuda_built", lambda: True)
+    monkeypatch.setattr(frame_pipelines, "FramePipeline", HostPipeline)
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_whole_frames_go_through_a_pipeline_around_the_plan(piped, tmp_path, color) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+    with gantrt.load(write_plan(tmp_path / "tiny.plan", MANIFEST), device="cuda", color=color, streams=2) as t:
+        contexts = PaperEngine.contexts
+        for given in (frame, frame[::-1], frame[..., ::-1], torch.from_numpy(frame)):
+            made = np.asarray(t(given))
+            np.testing.assert_allclose(made.astype(int), 255 - np.asarray(given).astype(int), atol=1)
+        assert [np.array_equal(y, t(frame)) for y in t.translate([frame] * 3)] == [True] * 3
+        assert PaperEngine.contexts == contexts + 2  # one for each slot, made once
+        out = np.empty_like(frame)
+        assert t(frame, out=out) is out
+        assert t.stats().frames == 11
+    with pytest.raises(GantrtError, match="it is closed"):
+        t(frame)
+
+
+def test_a_plan_that_makes_no_numbers_is_refused_when_it_is_loaded(paper, monkeypatch, tmp_path) -> None:
+    def spoil(self: PaperContext, stream: int) -> bool:
+        values = (ctypes.c_float * self.count).from_address(self.addresses["output"])
+        values[:] = [float("nan")] * self.count
+        return True
+
+    monkeypatch.setattr(PaperContext, "execute_async_v3", spoil)
+    with pytest.raises(EngineCorrupt, match="makes no numbers of a plain picture"):
+        open_engine(write_plan(tmp_path / "tiny.plan", MANIFEST), GPU)
+
+
+def test_a_plan_that_makes_one_value_is_said_to(paper, monkeypatch, tmp_path, caplog) -> None:
+    def flatten(self: PaperContext, stream: int) -> bool:
+        ctypes.memset(self.addresses["output"], 0, 4 * self.count)
+        return True
+
+    monkeypatch.setattr(PaperContext, "execute_async_v3", flatten)
+    open_engine(write_plan(tmp_path / "tiny.plan", MANIFEST), GPU)
+    assert "makes a picture of one value" in caplog.text
 
 
 @pytest.mark.needs_cuda

@@ -33,6 +33,10 @@ def as_frame(x: Any, channels: int, name: str = "frame") -> Frame:
     return frame
 
 
+def lies_on_gpu(x: Any) -> bool:
+    return hasattr(x, "__cuda_array_interface__")
+
+
 def as_output(out: Any, like: Frame, channels: int) -> Frame:
     """The caller's own output as a numpy view; it must be writable and have the frame's shape."""
     view = as_frame(out, channels, "out")

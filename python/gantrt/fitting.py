@@ -54,7 +54,7 @@ class Resize:
 
     def __init__(self, engine: Engine, color: Color, threads: int) -> None:
         self._engine = engine
-        self._color = _swap(engine.manifest, color)
+        self._color = order_for(engine.manifest, color)
         self._range = engine.manifest.range
         self._threads = threads  # 0: as many as pay
 
@@ -95,7 +95,7 @@ class Pad(Resize):
         super().leave(y[:, :, : out.shape[0], : out.shape[1]], out)
 
 
-def _swap(manifest: Manifest, color: Color) -> Color:
+def order_for(manifest: Manifest, color: Color) -> Color:
     """The order frame_to_tensor is told. It makes RGB planes; a network of BGR planes wants the other one."""
     if manifest.color == "bgr":
         return "rgb" if color == "bgr" else "bgr"

@@ -17,17 +17,18 @@ from .errors import UnsupportedInput
 
 log = logging.getLogger("gantrt")
 
+Size = tuple[int, int]  # (height, width)
 Enqueue = Callable[[int, int, int, int], object]  # (slot, address of x, address of y, stream)
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of batch 1 that can be queued on a stream. Sizes are (C, H, W), dtypes NumPy's names or "bfloat16"."""
+    """A network of batch 1 that can be queued on a stream, whose pictures keep their size."""
 
-    prepare: Callable[[int], Enqueue]  # with a number of slots: contexts and memory for one pipeline
-    input: tuple[int, int, int]
-    output: tuple[int, int, int]
-    dtype: str
+    prepare: Callable[[int, Size], Enqueue]  # (slots, size it runs at): contexts and memory for one pipeline
+    size: Callable[[int, int], Size]  # (height, width) it runs a frame of such a height and width at
+    channels: tuple[int, int]  # of what it takes and of what it makes, 1 or 3
+    dtype: str  # of what it takes: "float32", "float16" or "bfloat16"
     output_dtype: str
     layout: Literal["nchw", "nhwc"] = "nchw"
     range: tuple[float, float] = (-1.0, 1.0)
@@ -98,12 +99,13 @@ class FramePipelines:
 
     def _make(self, shape: tuple[int, int, int]) -> FramePipeline:
         network = self._network
+        size = network.size(*shape[:2])
         pipeline = FramePipeline(
-            network.prepare(self._slots),
+            network.prepare(self._slots, size),
             frame=shape,
             result=shape,
-            input=network.input,
-            output=network.output,
+            input=(network.channels[0], *size),
+            output=(network.channels[1], *size),
             dtype=network.dtype,
             output_dtype=network.output_dtype,
             layout=network.layout,

@@ -12,19 +12,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import Frame, as_frame, as_kind_of, as_output
+from .arrays import Frame, as_frame, as_kind_of, as_output, lies_on_gpu
 from .engines import Engine, Options, open_engine, output_like
 from .errors import EngineMismatch, GantrtError, UsageError
-from .fitting import Color, Fit, Tensor, make_fit
+from .fitting import Color, Fit, Tensor, make_fit, order_for
 from .manifest import Manifest
 from .streaming import Item, translated
 from .threads import thread_limit
 from .tiling import Tile
 from .timing import Ring, Summary
+
+if TYPE_CHECKING:
+    from .frame_pipelines import FramePipelines
 
 log = logging.getLogger("gantrt")
 
@@ -159,6 +162,9 @@ class Translator:
         )
         self._fit: Fit = make_fit(fit, engine, color, threads, overlap)
         manifest = engine.manifest
+        # An engine that makes whole frames on its GPU makes them there; its frames may lie there too.
+        pipelines = getattr(engine, "frames", None) if fit == "resize" else None
+        self._on_gpu: FramePipelines | None = pipelines(order_for(manifest, color), streams) if pipelines else None
         self._channels = max(_frame_channels(path, manifest))  # grey becomes colours: frames have both ends' colours
         self._batch = manifest.batch
         self._slots: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()  # None: closed
@@ -243,6 +249,8 @@ class Translator:
             for _ in range(self.info.streams):
                 self._slots.get()
             self._slots.put(None)
+            if self._on_gpu is not None:
+                self._on_gpu.close()
             self.engine.close()
             self._closed = True
 
@@ -255,6 +263,8 @@ class Translator:
         self.close()
 
     def _translate(self, frame: Any, out: Any, called: float) -> Any:
+        if self._on_gpu is not None and lies_on_gpu(frame):
+            return self._piped(frame, out, called)
         view = as_frame(frame, self._channels)
         result = np.empty(view.shape, np.uint8) if out is None else as_output(out, view, self._channels)
         self._run([view], [result], called)
@@ -262,10 +272,11 @@ class Translator:
 
     def _run(self, frames: list[Frame], outs: list[Frame], called: float) -> None:
         """Translate at most a batch of frames, all of one network size; `called` is when the caller asked for it."""
-        slot = self._slots.get()
-        if slot is None:
-            self._slots.put(None)
-            raise _closed()
+        if self._on_gpu is not None:
+            for frame, out in zip(frames, outs, strict=True):
+                self._piped(_dense(frame), out.reshape(*out.shape[:2], -1), called)
+            return
+        slot = self._slot()
         try:
             begin = time.perf_counter()
             size = self._fit.size(*frames[0].shape[:2])
@@ -279,6 +290,28 @@ class Translator:
             self._first_frame_ms = (time.perf_counter() - called) * 1e3
         for _ in frames:
             self._times.add((begin - called) * 1e3, *(seconds * 1e3 for seconds in spent))
+
+    def _slot(self) -> _Slot:
+        slot = self._slots.get()
+        if slot is None:
+            self._slots.put(None)
+            raise _closed()
+        return slot
+
+    def _piped(self, frame: Any, out: Any, called: float) -> Any:
+        """One frame through the engine's own pipeline; where the time goes inside it is not known here."""
+        assert self._on_gpu is not None
+        slot = self._slot()
+        try:
+            begin = time.perf_counter()
+            result = self._on_gpu(frame, out)
+            left = time.perf_counter()
+        finally:
+            self._slots.put(slot)
+        if self._first_frame_ms is None:
+            self._first_frame_ms = (left - called) * 1e3
+        self._times.add((begin - called) * 1e3, 0.0, (left - begin) * 1e3, 0.0)
+        return result
 
     def _whole(self, frames: list[Frame], outs: list[Frame], slot: _Slot) -> tuple[float, float, float]:
         """One run of the network for all frames. Returns the seconds before, in and after it."""
@@ -334,6 +367,12 @@ def _frame_channels(path: Path, manifest: Manifest) -> tuple[int, int]:
             "with gantrt.engines.open_engine(path, Options()).run(x, y), or in ONNX Runtime (docs/data.md)"
         )
     return channels
+
+
+def _dense(frame: Frame) -> Frame:
+    """(H, W, C) whose pixels lie side by side in the order of their channels; a copy only where they do not."""
+    frame = frame.reshape(*frame.shape[:2], -1)
+    return frame if frame[0].flags.c_contiguous else np.ascontiguousarray(frame)
 
 
 def _closed() -> GantrtError:

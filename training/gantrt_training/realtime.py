@@ -84,8 +84,8 @@ class Realtime:
         self._input = input_size
         with self._as_it_runs():
             output = self.network(torch.zeros(1, *input_size, dtype=self._dtype, device=self._device)).shape
-        made = (int(output[1]), int(output[2]), int(output[3]))
-        network = Network(self._prepare, input_size, made, name, name, layout="nhwc", device=device)
+        channels = (input_size[0], int(output[1]))
+        network = Network(self._prepare, lambda *_: input_size[1:], channels, name, name, layout="nhwc", device=device)
         self.frames = FramePipelines(network, slots=slots, color=color)
 
     def __call__(self, frame: Any, out: Any = None) -> Any:
@@ -111,7 +111,7 @@ class Realtime:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self, slots: int) -> Callable[[int, int, int, int], None]:
+    def _prepare(self, slots: int, size: tuple[int, int]) -> Callable[[int, int, int, int], None]:
         """One memory pool for each slot: what a graph was captured with stays its own."""
         pools = [torch.cuda.MemPool() for _ in range(slots)]
 

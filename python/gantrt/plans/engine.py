@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +14,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines import Options, fit_size
+from .. import _core
+from ..engines import Options, fit_size, output_like
 from ..errors import EngineCorrupt, EngineMismatch, GantrtError, UsageError
+from ..frame_pipelines import FramePipelines, Network
 from ..manifest import Manifest
 from . import driver, norm_act
 from .check import check
 from .targets import Target, make_logger
 
 Size = tuple[int, int]
+
+log = logging.getLogger("gantrt")
 
 
 class PlanEngine:
@@ -49,6 +54,7 @@ class PlanEngine:
         self.precision = self.manifest.precision
         self._idle: deque[_Context] = deque()  # its pop and append are atomic
         self._making = threading.Lock()  # contexts are made one at a time
+        self._test_itself()
 
     def fit(self, height: int, width: int) -> Size:
         return fit_size(self.manifest, self._size, height, width)
@@ -59,6 +65,51 @@ class PlanEngine:
                 context.run_on_host(x, y)
             else:
                 context.enqueue(_address(x), _address(y), tuple(x.shape), stream or 0)
+
+    def frames(self, color: Literal["rgb", "bgr"], slots: int) -> FramePipelines | None:
+        """Whole frames as CUDA graphs around this network; None where it takes more than one picture at a time.
+
+        color  of the frames, in the order frame_to_tensor is told
+        """
+        taken, made = self._dtype(self._input), self._dtype(self._output)
+        if self.manifest.batch != 1 or taken is None or made is None or not _core.cuda_built():
+            return None
+        spec = self.manifest.input
+        channels = (spec.channels, self.manifest.made_channels)
+        network = Network(
+            self._prepare, self.fit, channels, taken, made, range=self.manifest.range, device=self._device
+        )
+        return FramePipelines(network, slots=slots, color=color)
+
+    def _prepare(self, slots: int, size: Size) -> Callable[[int, int, int, int], None]:
+        """A context of its own for each slot: one that is in a captured graph runs nothing else."""
+        with driver.on_device(self._device), self._making:
+            contexts = [_Context(self) for _ in range(slots)]
+        shape = (1, self.manifest.input.channels, *size)
+
+        def enqueue(slot: int, x: int, y: int, stream: int) -> None:
+            contexts[slot].enqueue(x, y, shape, stream)
+
+        return enqueue
+
+    def _dtype(self, name: str) -> str | None:
+        trt = self._trt
+        names = {trt.float32: "float32", trt.float16: "float16", trt.bfloat16: "bfloat16"}
+        return names.get(self._engine.get_tensor_dtype(name))
+
+    def _test_itself(self) -> None:
+        """One picture through the network: a plan that makes no numbers is refused before it shows any."""
+        spec = self.manifest.input
+        ramp = np.linspace(*self.manifest.range, spec.width, dtype=np.float32)
+        x = np.broadcast_to(ramp, (self.manifest.batch, spec.channels, spec.height, spec.width)).copy()
+        y = output_like(self.manifest, x)
+        self.run(x, y)
+        if not np.isfinite(y).all():
+            raise EngineCorrupt(
+                f"{self._path}: makes no numbers of a plain picture; export it again, in fp32 if need be"
+            )
+        if y.max() == y.min():
+            log.warning("%s: makes a picture of one value of a plain picture; compare it with its .onnx", self._path)
 
     def versions(self) -> dict[str, str]:
         return {self.name: str(self._trt.__version__), "gpu": driver.name(self._device)}
@@ -92,12 +143,13 @@ class _Context:
         self._stream = driver.Stream()
         self._buffers: dict[str, driver.Buffer] = {}
         self._shape: tuple[int, ...] = ()
+        self._made: NDArray[Any] = np.zeros(0)
 
     def run_on_host(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
         """Fill y from x through memory of our own; done on return."""
         owner = self._owner
         given = np.ascontiguousarray(x, owner._trt.nptype(owner._engine.get_tensor_dtype(owner._input)))
-        made = np.empty(y.shape, owner._trt.nptype(owner._engine.get_tensor_dtype(owner._output)))
+        made = self._host_result(y.shape)
         source, result = self._buffer(owner._input, given.nbytes), self._buffer(owner._output, made.nbytes)
         source.upload(given.ctypes.data, self._stream)
         self.enqueue(source.address, result.address, given.shape, self._stream.handle)
@@ -115,6 +167,13 @@ class _Context:
         context.set_tensor_address(owner._output, y)
         if not context.execute_async_v3(stream):
             raise GantrtError(f"{owner._path}: {owner.name} could not run it: {owner._logger.gist()}")
+
+    def _host_result(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Host memory of the output's type, kept as long as the shape stays."""
+        if self._made.shape != shape:
+            owner = self._owner
+            self._made = np.zeros(shape, owner._trt.nptype(owner._engine.get_tensor_dtype(owner._output)))
+        return self._made
 
     def _buffer(self, name: str, size: int) -> driver.Buffer:
         buffer = self._buffers.get(name)
