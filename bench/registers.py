@@ -27,7 +27,8 @@ USED = re.compile(r"Used (\d+) registers.*?(?:, (\d+) bytes smem)?$")
 def resources(source: Path, architecture: int, folder: str) -> dict[str, dict[str, int]]:
     """Kernel to what ptxas says of it."""
     target = f"arch=compute_{architecture},code=sm_{architecture}"
-    command = ["nvcc", "-std=c++17", "-O3", "-gencode", target, "-Xptxas", "-v", "-c", str(source)]
+    strict = "-Xptxas=-v,--warn-on-spills,--warn-on-local-memory-usage,--warning-as-error"  # as csrc/CMakeLists.txt
+    command = ["nvcc", "-std=c++17", "-O3", "-gencode", target, strict, "-c", str(source)]
     done = subprocess.run([*command, "-o", f"{folder}/kernel.o"], capture_output=True, text=True, check=True)
     found, name = {}, ""
     for line in done.stderr.splitlines():

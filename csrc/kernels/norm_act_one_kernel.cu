@@ -96,7 +96,7 @@ __device__ __forceinline__ void write_everywhere(const NormActProblem& p, int ro
 
 // Block: split chunk.block of one chunk of channels.
 template <class T, int V, int kVectors, int kRows, bool kCluster>
-__global__ void __launch_bounds__(kThreads) resident_pixels(Launch k) {
+__global__ void __launch_bounds__(kThreads, 1) resident_pixels(Launch k) {
   if constexpr (kCluster && !kHasClusters) return __trap();
   using Mine = Chunk<V, kVectors>;
   __shared__ Counted scratch[kWarps * Mine::kOwned];
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kThreads) resident_pixels(Launch k) {
 
 // Block: split blockIdx.x % splits of plane blockIdx.x / splits. V > 1 only where nothing is padded or cut.
 template <class T, int V, int kRows, bool kCluster>
-__global__ void __launch_bounds__(kThreads) resident_planes(Launch k) {
+__global__ void __launch_bounds__(kThreads, 1) resident_planes(Launch k) {
   if constexpr (kCluster && !kHasClusters) return __trap();
   __shared__ Counted scratch[kWarps];
   __shared__ Affine map;
