@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import re
 import shlex
 import tempfile
@@ -17,6 +18,8 @@ from ..manifest import Manifest
 
 if TYPE_CHECKING:
     from ..plans.build import Request as PlanRequest
+
+log = logging.getLogger("gantrt")
 
 HELP = "make an engine of a trained network"
 NEEDED = {"torch", "onnx", "onnxscript", "safetensors", "google"}
@@ -53,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["running", "instance"],
         help="what BatchNorm goes by: the statistics of the training, or each picture's own; default: as trained",
     )
+    parser.add_argument("--triton", metavar="DIR", help="also write it into a model repository of Triton")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     plan = parser.add_argument_group("of OUT.plan")
@@ -77,6 +81,11 @@ def run(args: argparse.Namespace) -> int:
         if given and args.precision != "int8":
             raise UsageError(f"export: {flag} is for --precision int8, not {args.precision or 'fp32'}")
     manifest = _plan(args, output) if output.suffix == ".plan" else _engine(args, output)
+    if args.triton:
+        from ..triton import write_repository
+
+        model = write_repository(output, manifest, Path(args.triton), overwrite=args.overwrite)
+        log.info("export: %s is ready for tritonserver --model-repository %s", model, args.triton)
     if args.json:
         print(json.dumps(dataclasses.asdict(manifest), indent=2))
     else:
@@ -130,6 +139,8 @@ def _plan(args: argparse.Namespace, output: Path) -> Manifest:
         progress=not (args.no_progress or args.quiet),
     )
     check_request(request)  # before a network is traced for it
+    if args.triton and (request.target != "tensorrt" or request.plugins):
+        raise UsageError("export: Triton runs plans of TensorRT without plugins; give --target tensorrt --no-plugins")
     if output.exists() and not args.overwrite:
         raise UsageError(f"{output}: exists already; give --overwrite to replace it")
     if Path(args.run).suffix == ".onnx":
