@@ -98,6 +98,7 @@ class Bench:
         self._of_sets = Grader(SETS, cache=cache)
         self._photographs = smallest > 64  # what is published is about such
         self._as_published = Grader(["fid"] if self._photographs else [], resize="pytorch-fid", cache=cache)
+        self._columns = (*self._grader.metrics, *(["fid_pytorch_fid"] if self._photographs else []))
         self.protocol = self._grader.protocol()
 
     def grade_direction(self, run: Path, direction: str) -> Pictures:
@@ -105,7 +106,7 @@ class Bench:
         sides = [self.data.test_a, self.data.test_b, self.data.a, self.data.b]
         a, b, more_a, more_b = (some(side, self.count or len(self.data.test_a)) for side in sides)
         given, wanted, real = (a, b, more_b) if direction == "a2b" else (b, a, more_a)
-        print(f"{'':12}" + "".join(f"{name:>16}" for name in (*self._grader.metrics, "fid pytorch")))
+        print(f"{direction:<12}" + "".join(f"{name:>18}" for name in self._columns))
         saved = {"last": checkpoint.weights_in(run)[-1]}
         if liked := checkpoint.best(run):
             saved["best"] = checkpoint.weights_path(run, liked.step)
@@ -135,8 +136,7 @@ class Bench:
             metrics["fid_pytorch_fid"] = {"value": round(published.grades().values()["fid"], 3)}
         counts = {"translated": grades.made, "wanted": grades.wanted}
         self.rows.append({"direction": direction, "row": row, **facts, "pictures": counts, "metrics": metrics})
-        shown = [metrics.get(name) for name in (*self._grader.metrics, "fid_pytorch_fid")]
-        print(f"{row:<12}" + "".join(f"{cell(grade):>16}" for grade in shown), flush=True)
+        print(f"{row:<12}" + "".join(f"{cell(metrics.get(name)):>18}" for name in self._columns), flush=True)
 
 
 def translations(weights: Path, direction: str, given: Pictures) -> tuple[Pictures, dict[str, Any]]:

@@ -111,7 +111,7 @@ def _matched(a: list[Source], b: list[Source]) -> tuple[list[Source], list[Sourc
         only = first.get(alone[0]) or second[alone[0]]
         raise UnsupportedInput(
             f"evaluate: {len(alone)} test pictures have no partner of the same name on the other side, the first is "
-            f"{only.path}; complete the pairs, or give --unpaired"
+            f"{only.path}; complete the pairs, or give --no-paired"
         )
     names = sorted(first)
     return [first[name] for name in names], [second[name] for name in names]
