@@ -20,7 +20,7 @@ _PLATFORMS = {".onnx": 'backend: "onnxruntime"', ".plan": 'platform: "tensorrt_p
 
 
 def write_repository(engine: Path, manifest: Manifest, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write FOLDER/NAME/config.pbtxt and FOLDER/NAME/1/model.onnx (or .plan), NAME being the engine's; return FOLDER/NAME.
+    """Write FOLDER/NAME/config.pbtxt and FOLDER/NAME/1/model.onnx (.plan), NAME the engine's; return FOLDER/NAME.
 
     The batch an engine was made with is part of its shape, so max_batch_size is 0. A side that any size fits is -1.
     Raises UsageError for a plan with our plugin, which Triton has no Python for, or where there is such a model.
