@@ -227,3 +227,18 @@ def test_torchrun_trains_stops_at_ctrl_c_and_resumes(data: Path, tmp_path: Path)
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, steps + 3))
     assert load_file(checkpoint.weights_path(run, steps + 2))
+
+
+@pytest.mark.slow
+def test_a_picture_that_one_process_cannot_read_stops_all_with_a_checkpoint(tmp_path: Path) -> None:
+    make_sides(tmp_path / "sides", a=20, b=20)
+    (tmp_path / "sides" / "trainA" / "3.png").write_bytes(b"broken")
+    small = ["size=16", "ngf=4", "ndf=4", "n_blocks=1", "d_layers=2", "max_unreadable=0", "sample_every=0"]
+    run = ["-o", tmp_path / "run", "--device", "cpu"]
+    command = torchrun("cyclegan", "--data", tmp_path / "sides", *run, "--set", *small)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("3.png: is damaged, or no picture") == 1
+    saved = re.search(r"another process could not go on and says why; saved step (\d+)", done.stderr)
+    assert saved is not None, done.stderr
+    assert checkpoint.newest_resumable(tmp_path / "run") == checkpoint.weights_path(tmp_path / "run", int(saved[1]))
