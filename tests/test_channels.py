@@ -12,6 +12,7 @@ from gantrt.cli import main
 from gantrt.engine_file import read_manifest
 from gantrt.engines import Options, open_engine, output_like
 from gantrt.errors import EngineMismatch
+from gantrt.manifest import in_words
 from gantrt.translator import load
 from gantrt_training.checkpoint import load_run
 from gantrt_training.data import Data, to_float
@@ -45,7 +46,7 @@ def made_by(runtime: str, engine: Path, x: np.ndarray) -> np.ndarray:
     return y
 
 
-def test_seven_bands_of_12_bits_become_four_end_to_end(tmp_path: Path) -> None:
+def test_seven_bands_of_12_bits_become_four_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part, count in (("train", 3), ("test", 2)):
         for n in range(count):
             for side, channels in (("A", 7), ("B", 4)):
@@ -67,6 +68,9 @@ def test_seven_bands_of_12_bits_become_four_end_to_end(tmp_path: Path) -> None:
     assert manifest is not None
     assert (manifest.input.channels, manifest.made_channels, manifest.color) == (7, 4, "none")
     assert (manifest.input.height, manifest.input.width) == (16, 24)
+
+    assert main(["inspect", str(engine)]) == 0
+    assert "7 → 4 channels in [-1, 1], 16x24" in capsys.readouterr().out
 
     recipe = Recipe.load(run / "recipe.json")
     side = Data(Path(recipe.data), (7, 4), recipe.preparation(), paired=False).test_a
@@ -113,6 +117,14 @@ def test_16_bits_reach_the_network(tmp_path: Path) -> None:
     deep = torch.from_numpy(np.array([[[[0], [1], [32768], [65535]]]], np.uint16))
     values = upload(deep, torch.device("cpu")).flatten().tolist()
     assert values == pytest.approx([-1, -1 + 1 / 32767.5, 32768 / 32767.5 - 1, 1], abs=1e-7)
+
+
+def test_what_an_engine_takes_and_makes_is_said_in_words() -> None:
+    said = [(1, 1, "gray"), (3, 3, "bgr"), (1, 3, "gray"), (3, 1, "rgb"), (7, 4, "none"), (4, 4, "none")]
+    assert [in_words(*each) for each in said] == [
+        *("gray", "bgr", "gray → rgb", "rgb → gray"),
+        *("7 → 4 channels", "4 channels"),
+    ]
 
 
 @pytest.mark.parametrize(("channels", "width"), [(1, 5), (2, 10), (3, 5), (4, 10), (6, 30)])

@@ -69,6 +69,16 @@ def test_query_leaves_the_caller_s_pictures_alone_and_keeps_none_of_their_memory
     assert sorted({numbers(pool.query(numbered(10 + i, 1)))[0] for i in range(20)} & {0, 1, 9}) == [0, 1]
 
 
+def test_single_pictures_may_differ_in_size_and_batches_may_not() -> None:
+    pool = ImagePool(2)
+    shapes = {tuple(pool.query(torch.zeros(1, 3, 4 + 2 * (n % 3), 8)).shape) for n in range(60)}
+    assert shapes == {(1, 3, height, 8) for height in (4, 6, 8)}
+    full, query = ImagePool(1), torch.zeros(2, 3, 4, 8)
+    full.query(query[:1])
+    with pytest.raises(ValueError, match="several sizes need batch=1"):
+        list(map(full.query, (query.new_zeros(2, 3, 20 + n, 8) for n in range(60))))
+
+
 def test_query_keeps_dtype_and_memory_format() -> None:
     pool = ImagePool(2)
     for seed in range(3):

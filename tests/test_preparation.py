@@ -25,7 +25,7 @@ LOAD = HeightWidth(10, 15)
         ("scale_width_and_crop", (40, 30), (20, 15), (8, 12)),
         ("scale_width_and_crop", (10, 60), (8, 15), (8, 12)),  # never lower than the crop
         ("scale_width", (40, 30), (16, 12), (16, 12)),
-        ("scale_width", (30, 70), (4, 12), (4, 12)),
+        ("scale_width", (30, 45), (8, 12), (8, 12)),
         ("crop", (40, 30), (40, 30), (8, 12)),
         ("none", (41, 30), (40, 32), (40, 32)),
     ],
@@ -46,9 +46,17 @@ def test_cuts_reach_every_corner_and_mirrors_mirror() -> None:
     np.testing.assert_array_equal(how.cut(given, 0.4, 0.6, True), given[1:9, 1:][:, ::-1])
 
 
-def test_a_picture_smaller_than_its_crop_is_refused() -> None:
-    with pytest.raises(UnsupportedInput, match="is 8x11, smaller than the crop of 8x12"):
-        Preparation(WIDE, WIDE, mode="crop").load(picture(0, 8, 11))
+@pytest.mark.parametrize(
+    ("mode", "height", "width", "fault"),
+    [
+        ("crop", 8, 11, "is 8x11, smaller than size 8x12"),
+        ("none", 5, 30, "is 5x30, smaller than size 8x12"),
+        ("scale_width", 30, 70, "is 30x70, and 4x12 at that width, lower than size 8x12"),
+    ],
+)
+def test_a_picture_smaller_than_networks_are_made_for_is_refused(mode, height, width, fault) -> None:
+    with pytest.raises(UnsupportedInput, match=f"{fault}; lower size, remove it, or set preprocess=resize_and_crop"):
+        Preparation(WIDE, WIDE, mode=mode, multiple=4).load(picture(0, height, width))
 
 
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])

@@ -18,6 +18,13 @@ def split(*args: Path | str) -> int:
     return main(["split", *map(str, args), "-q"])
 
 
+def test_an_array_is_no_picture_to_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "x.npy", np.zeros((4, 8, 5), np.uint8))
+    assert split(tmp_path / "in", "-o", tmp_path / "out") == 5
+    assert "x.npy: is an array, no picture" in capsys.readouterr().err
+
+
 def test_left_becomes_a_and_right_b_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_pairs(tmp_path / "in", train=3, test=1)
     assert split(tmp_path / "in", "-o", tmp_path / "out") == 0

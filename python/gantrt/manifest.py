@@ -84,6 +84,14 @@ class Manifest:
             raise EngineCorrupt(f"manifest: a field has the wrong type ({error})") from error
 
 
+def in_words(channels: int, made: int, color: str) -> str:
+    """What an engine takes and makes: "rgb", "gray → rgb", "7 → 4 channels"."""
+    if {channels, made} <= {1, 3}:
+        given, wanted = ("gray" if n == 1 else color.replace("gray", "rgb") for n in (channels, made))
+        return given if given == wanted else f"{given} → {wanted}"
+    return f"{channels} channels" if channels == made else f"{channels} → {made} channels"
+
+
 def _known(cls: type[Any], raw: dict[str, Any]) -> dict[str, Any]:
     names = {f.name for f in dataclasses.fields(cls)}
     return {key: value for key, value in raw.items() if key in names}

@@ -112,6 +112,8 @@ def _say_dark(path: Path, most: int, white: int) -> None:
 def read_as_stored(path: Path) -> NDArray[Any]:
     """(h, w) or (h, w, 3 or 4) in OpenCV's order, with the bits, greys and alpha of the file; turned upright."""
     data = _bytes(path)
+    if data[:6].tobytes().startswith(ARRAYS):
+        raise UnsupportedInput(f"{path}: is an array, no picture; side by side it can be trained with as it is")
     upright = _decode(path, data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     if data[:3].tobytes() == _JPEG:
         return upright

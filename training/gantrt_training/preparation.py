@@ -20,6 +20,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 # scale_width           to size's width, the shape kept, the height rounded to what networks take; not cut
 # crop                  not scaled; cut
 # none                  neither scaled nor cut, but for rounding to what networks take
+# Where pictures keep a size of their own, `size` is the least it may be.
 Preprocess = Literal["resize_and_crop", "scale_width_and_crop", "scale_width", "crop", "none"]
 UNCUT: tuple[Preprocess, ...] = ("scale_width", "none")  # pictures keep sizes of their own
 
@@ -40,12 +41,13 @@ class Preparation:
     def load(self, picture: Picture) -> Picture:
         """(h, w, c) as it waits to be cut. Raises UnsupportedInput if it is too small for that."""
         height, width = picture.shape[:2]
-        wanted = self._load_size(height, width)
-        if self.mode == "crop" and (height < wanted.height or width < wanted.width):
-            raise UnsupportedInput(
-                f"is {height}x{width}, smaller than the crop of {wanted}; remove it, or set preprocess=resize_and_crop"
-            )
-        return picture if self.mode == "crop" else resize(picture, wanted, self)
+        wanted, least = self._load_size(height, width), height_width(self.size)
+        if wanted.height < least.height or wanted.width < least.width:
+            fault = f"is {height}x{width}, smaller than size {least}"
+            if self.mode == "scale_width":
+                fault = f"is {height}x{width}, and {wanted} at that width, lower than size {least}"
+            raise UnsupportedInput(f"{fault}; lower size, remove it, or set preprocess=resize_and_crop")
+        return resize(picture, wanted, self)
 
     def _load_size(self, height: int, width: int) -> HeightWidth:
         size, load = height_width(self.size), height_width(self.load_size)
@@ -55,7 +57,7 @@ class Preparation:
             return HeightWidth(self._rounded(height * size.width / width), size.width)
         if self.mode == "none":
             return HeightWidth(self._rounded(height), self._rounded(width))
-        return size if self.mode == "crop" else load
+        return HeightWidth(height, width) if self.mode == "crop" else load
 
     def cut(self, picture: Picture, down: float, right: float, mirrored: bool) -> Picture:
         """A view of what `load` returned: the window that lies `down` and `right` of all there are, both in [0, 1)."""

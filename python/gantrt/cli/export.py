@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DeviceUnavailable, UsageError
-from ..manifest import Manifest
+from ..manifest import Manifest, in_words
 
 if TYPE_CHECKING:
     from ..plans.build import Request as PlanRequest
@@ -190,7 +190,8 @@ def _report(output: Path, manifest: Manifest) -> None:
     size = f"{spec.height}x{spec.width}" + (f" or any multiple of {spec.multiple}" if spec.dynamic else "")
     print(f"{output}  {output.stat().st_size / 1e6:.1f} MB")
     together = f", {manifest.batch} at once" if manifest.batch > 1 else ""
-    print(f"{manifest.family} {manifest.direction}, {manifest.color} {size}, {manifest.precision}{together}")
+    pictures = in_words(spec.channels, manifest.made_channels, manifest.color)
+    print(f"{manifest.family} {manifest.direction}, {pictures} {size}, {manifest.precision}{together}")
     if target:
         plugins = ", ".join(plugin["name"] for plugin in manifest.plugins) or "none"
         print(f"{target['runtime']} {target['version']}, compute capability {target['compute_capability']}")

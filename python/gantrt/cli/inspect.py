@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..manifest import in_words
+
 HELP = "say what an engine, checkpoint or RUN folder is"
 
 Line = tuple[str, str]
@@ -87,7 +89,9 @@ def _what_it_does(manifest: dict[str, Any] | None) -> Iterator[Line]:
         return
     low, high = manifest["range"]
     yield "family", f"{manifest['family']}, {manifest['direction']}, {manifest['network']}"
-    yield "pictures", f"{manifest['color']} in [{low:g}, {high:g}], {_sizes(manifest)}"
+    channels = manifest["input"]["channels"]
+    kinds = in_words(channels, manifest.get("output_channels") or channels, manifest["color"])
+    yield "pictures", f"{kinds} in [{low:g}, {high:g}], {_sizes(manifest)}"
     yield "precision", manifest["precision"] + _int8(manifest.get("int8"))
     yield "norms", _NORM_MODES.get(manifest["norm_mode"], manifest["norm_mode"])
 
