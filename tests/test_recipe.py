@@ -130,9 +130,9 @@ def test_every_key_that_a_page_sets_exists_and_takes_that_value(page: str) -> No
     settings = {
         match
         for words in re.findall(r"`([^`\n]+)`", text)
-        for match in re.findall(r"(?<![-\w])([a-z]\w*)=([\w.]+)", words)
+        for match in re.findall(r"(?<![-\w])([a-z]\w*)=([\w.-]+)", words)
     }
-    settings -= {("key", "value")}
+    settings = {(key, value) for key, value in settings if key != "key" and not value.isupper()}  # accumulate=K
     assert settings
     for key, value in settings:
         assert any(_takes(family, key, value) for family in list_families()), f"{key}={value}"
