@@ -118,22 +118,27 @@ def test_dynamic_engine_takes_every_size_of_its_rule(name, out) -> None:
 
 # Full width and size: what the exporter makes of it, without running it.
 CENSUS: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
-    "resnet 9": ("cyclegan", {"ndf": 1}, {"NormAct": 23, "Conv": 22, "ConvTranspose": 2, "Pad": 1, "Tanh": 1}),
+    "resnet 9": (
+        "cyclegan",
+        {"ndf": 1},
+        {"NormAct": 23, "Conv": 22, "ConvTranspose": 2, "DepthToSpace": 1} | {"Pad": 1, "Tanh": 1},
+    ),
     "unet 256": (
         "pix2pix",
         {"ndf": 1},
-        {"NormAct": 13, "Conv": 8, "ConvTranspose": 8, "Concat": 7, "LeakyRelu": 1, "Relu": 8, "Tanh": 1},
+        {"NormAct": 13, "Conv": 9, "ConvTranspose": 7, "DepthToSpace": 1, "Slice": 1, "Concat": 7}
+        | {"LeakyRelu": 1, "Relu": 8, "Tanh": 1},
     ),
     "ugatit light": (
         "ugatit",
         {"light": True, "ndf": 1},
-        {"NormAct": 21, "Conv": 23, "Pad": 4, "Gemm": 4, "Resize": 2, "Relu": 3, "Tanh": 1}
+        {"NormAct": 21, "Conv": 23, "Pad": 4, "Gemm": 4, "DepthToSpace": 3, "Slice": 2, "Relu": 3, "Tanh": 1}
         | {"ReduceMean": 1, "Reshape": 1},
     ),
     "discogan": (
         "discogan",
         {"unit_range": False},
-        {"Conv": 4, "ConvTranspose": 4, "LeakyRelu": 4, "Relu": 3, "Tanh": 1},
+        {"Conv": 5, "ConvTranspose": 3, "DepthToSpace": 1, "Slice": 1, "LeakyRelu": 4, "Relu": 3, "Tanh": 1},
     ),
 }
 
@@ -161,7 +166,7 @@ def graph_of(source: Source, request: Request | None = None) -> ModelProto:
     )
     with exporting._as_tested(source.generator, mode):
         model = exporting._traced(source, manifest)
-    for transform in exporting._transforms(manifest):
+    for transform in exporting._transforms(manifest, request.rewrites):
         transform(model)
     return model
 
@@ -250,7 +255,7 @@ def test_an_engine_of_other_pictures_is_not_released(out, monkeypatch) -> None:
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
 
     transforms = exporting._transforms
-    monkeypatch.setattr(exporting, "_transforms", lambda manifest: [*transforms(manifest), spoil])
+    monkeypatch.setattr(exporting, "_transforms", lambda *asked: [*transforms(*asked), spoil])
     with pytest.raises(BuildFailed, match="not torch's: off by"):
         export_generator(a_source("discogan"), out)
     assert not list(out.parent.iterdir())

@@ -32,11 +32,11 @@ from .checkpoint import load_run
 from .data import Data, to_float
 from .family import Family
 from .fidelity import in_int8
-from .fold_scales import fold_scales
 from .half import retype
 from .nets.norm import NormAct, NormMode, batch_norm_as
 from .parity import Pair, measure, measure_bf16
 from .recipe import Recipe
+from .rewrites import rewrite
 from .sizes import height_width
 
 log = logging.getLogger("gantrt")
@@ -50,7 +50,7 @@ _KEPT_CHARACTERS = 1000  # of names in the manifest, which holds 4096 in all
 DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 
 Pictures = Callable[[int, int, int], Tensor]  # (n, height, width) -> (n, channels, height, width) in [-1, 1]
-Transform = Callable[[ModelProto], None]  # changes a traced graph in place
+Transform = Callable[[ModelProto], object]  # changes a traced graph in place
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Request:
     samples: int = 4  # pictures to compare with torch's
     calibration: str | Path | None = None  # int8: a folder of pictures; None: those of the training
     keep_fp: tuple[str, ...] = ()  # int8: convolutions that stay in floating point, or "auto"
+    rewrites: bool = True  # the exact ones of rewrites/; without them, to compare
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def export_generator(
     calibration = _calibration(source, request)
     with atomic_path(out, overwrite=overwrite) as temporary, _as_tested(source.generator, manifest.norm_mode):
         model = _traced(source, manifest)
-        for transform in _transforms(manifest):
+        for transform in _transforms(manifest, request.rewrites):
             transform(model)
         pairs = _pairs(source, manifest, calibration.draw if calibration else pictures, request.samples)
         if calibration:
@@ -305,9 +306,13 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _transforms(manifest: Manifest) -> list[Transform]:
+def _transforms(manifest: Manifest, rewrites: bool = True) -> list[Transform]:
     """What is done to a traced graph, in order."""
-    transforms: list[Transform] = [partial(_sign, manifest), _fold_fills, _refuse_constant_norms, fold_scales]
+    transforms: list[Transform] = [partial(_sign, manifest), _fold_fills, _refuse_constant_norms]
+    if rewrites:
+        transforms.append(_rewrite)
+    elif manifest.precision == "int8":
+        transforms.append(partial(rewrite, names=["attention_fold"]))
     if manifest.precision in ("fp16", "bf16"):
         transforms.append(partial(retype, precision=manifest.precision))
     return transforms
@@ -355,6 +360,11 @@ def _refuse_constant_norms(model: ModelProto) -> None:
                 f"export: {node.name} would normalise single pixels, which leaves nothing of them; "
                 "export with --norm-mode running, or larger pictures"
             )
+
+
+def _rewrite(model: ModelProto) -> None:
+    for name, places in rewrite(model).items():
+        log.debug("export: rewrite %s, in %d places", name, places)
 
 
 # Is it the same picture?

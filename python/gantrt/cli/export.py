@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what BatchNorm goes by: the statistics of the training, or each picture's own; default: as trained",
     )
     parser.add_argument("--triton", metavar="DIR", help="also write it into a model repository of Triton")
+    parser.add_argument("--no-rewrites", action="store_true", help="the network as it was written, to compare")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     plan = parser.add_argument_group("of OUT.plan")
@@ -120,6 +121,7 @@ def _export(args: argparse.Namespace, output: Path, *, overwrite: bool) -> Manif
         norm_mode=args.norm_mode,
         calibration=args.calibration,
         keep_fp=tuple(args.keep_fp or ()),
+        rewrites=not args.no_rewrites,
     )
     return export(args.run, output, request, overwrite=overwrite)
 
@@ -171,6 +173,8 @@ def _of_engine(args: argparse.Namespace, request: PlanRequest) -> PlanRequest:
                 f"export: {args.run} is an engine of {flag.replace('_', ' ')} {value}, and so is its plan; "
                 f"export the RUN it came from with --{flag.replace('_', '-')} {asked}"
             )
+    if args.no_rewrites:
+        raise UsageError(f"export: {args.run} is an engine already; export the RUN it came from with --no-rewrites")
     return dataclasses.replace(request, size=args.size, source=shlex.quote(args.run))
 
 
@@ -182,6 +186,7 @@ def _words(args: argparse.Namespace) -> str:
         words += [f"--{flag.replace('_', '-')}", str(value)] if value is not None else []
     words += [f"--size {args.size[0]}x{args.size[1]}"] if args.size else []
     words += ["--calibration", shlex.quote(args.calibration)] if args.calibration else []
+    words += ["--no-rewrites"] * args.no_rewrites
     return " ".join(words + (["--keep-fp", *map(shlex.quote, args.keep_fp)] if args.keep_fp else []))
 
 
