@@ -31,7 +31,7 @@ def convolution(
     bias = graph.constant(node.input[2]) if len(node.input) > 2 else None
     if bias is not None:
         inputs.append(graph.add_constant(f"{name}.bias", np.tile(bias, block * block)))
-    window = {"kernel_shape": kernel.shape[4:], "pads": pads, "strides": (stride, stride)}
+    window: dict[str, Any] = {"kernel_shape": kernel.shape[4:], "pads": pads, "strides": (stride, stride)}
     return [
         helper.make_node("Conv", inputs, [channels], name, **window),
         helper.make_node("DepthToSpace", [channels], [y], f"{name}.DepthToSpace", blocksize=block, mode="DCR"),

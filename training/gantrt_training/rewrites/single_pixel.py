@@ -8,6 +8,7 @@ one pixel sees as many rows of its kernel as its image has. At both ends of pix2
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from onnx import NodeProto, helper
 
@@ -34,6 +35,6 @@ def _trim(graph: Graph, conv: NodeProto) -> bool:
     if graph.plane(pixel) != _PIXEL or seen.shape[2:] != (height, width) or seen.shape == kernel.shape:
         return False
     inputs = [conv.input[0], graph.add_constant(f"{conv.name}.seen", seen), *conv.input[2:]]
-    said = {"kernel_shape": seen.shape[2:], "strides": window.strides}
+    said: dict[str, Any] = {"kernel_shape": seen.shape[2:], "strides": window.strides}
     graph.replace([conv], [helper.make_node(conv.op_type, inputs, list(conv.output), conv.name, **said)])
     return True
