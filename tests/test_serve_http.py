@@ -189,6 +189,9 @@ def test_health_readiness_and_metrics_say_how_it_is(web: httpx.Client) -> None:
     }.items():
         assert after[name] - before.get(name, 0) == more, name
     assert after['gantrt_queue_waiting{engine="negative"}'] == 0
+    for word in ("BREW", "FOO"):
+        web.request(word, "/nothing")
+    assert not [name for name in numbers(web) if "BREW" in name or "FOO" in name]
     assert after["process_resident_memory_bytes"] > 1e6
 
 

@@ -190,6 +190,17 @@ def test_a_message_that_is_too_large_ends_the_connection_unread() -> None:
             assert reply(socket).sequence == 1
 
 
+def test_an_engine_that_fails_ends_the_connection_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Negative):
+        def __call__(self, frame: np.ndarray) -> np.ndarray:
+            raise RuntimeError("/secret/place")
+
+    with running(make_app(Broken())) as address, live(address) as socket:
+        socket.send(raw(1))
+        assert ending(socket) == (1011, "the engine failed")
+    assert "/secret/place" in caplog.text
+
+
 def test_an_idle_connection_is_closed() -> None:
     with running(make_app(limits=Limits(live_idle_seconds=0.2))) as address, live(address) as socket:
         assert ending(socket) == (1001, "idle")

@@ -20,6 +20,7 @@ log = logging.getLogger("gantrt")
 
 # What no token is asked for, besides the page, which holds no secret: the door to log in by, the probes of a balancer.
 _OPEN = ("/api/session", "/healthz", "/readyz")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _COSTLY = ("POST",)  # what the rate of a client counts
 
 _HEADERS = {
@@ -83,7 +84,8 @@ class Door:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")  # the pattern, so that ids make no new series
-        self._metrics.requests.labels(scope["method"] if status != 405 else "other", route, str(status or 499)).inc()
+        method = scope["method"] if scope["method"] in _METHODS else "other"  # a client may make up any word
+        self._metrics.requests.labels(method, route, str(status or 499)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         log.debug("%s %s %s %d %.1f ms", scope["state"]["client"], scope["method"], route, status, seconds * 1e3)
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..errors import GantrtError
 from .engines import Served
 from .frames import Message, translate_frame
 from .limits import Limits, Rate
@@ -162,8 +161,8 @@ class Live:
                 continue
             try:
                 made = await asyncio.wrap_future(job)
-            except GantrtError as error:
-                log.error("serve: %s: %s", self._engine.name, error)
+            except Exception:
+                log.exception("serve: %s failed", self._engine.name)
                 return _INTERNAL, "the engine failed"
             if self._newest:
                 self._arrived.set()
