@@ -124,7 +124,7 @@ def test_fast_presets_bring_half_precision_that_a_flag_can_take_back(family: str
     assert "precision=bf16" in next(line for line in show_presets([family]).splitlines() if f"{family} fast" in line)
 
 
-@pytest.mark.parametrize("page", ["data", "faq", "moving", "training"])
+@pytest.mark.parametrize("page", ["data", "evaluating", "faq", "moving", "training"])
 def test_every_key_that_a_page_sets_exists_and_takes_that_value(page: str) -> None:
     text = (Path(__file__).parent.parent / "docs" / f"{page}.md").read_text()
     settings = {
