@@ -93,10 +93,11 @@ def main() -> None:
     print(args.json)
 
 
-def make_engine(path: Path) -> Path:
+def make_engine(path: Path, name: str = "discogan") -> Path:
+    """A generator of random weights, at its paper's size."""
     torch.manual_seed(0)
-    family = load_family("discogan")
-    config = family.Config(bottleneck=100)
+    family = load_family(name)
+    config = family.Config(**({"bottleneck": 100} if name == "discogan" else {}))
     generator = family.build(config)[family.generators["a2b"]].eval()
     export_generator(Source(family, config, generator, norm_mode=family.norm_mode(config)), path)
     return path
@@ -242,6 +243,8 @@ def memory(translator: Translator, folder: Path, count: int) -> dict[str, Any]:
     with open_source(folder / "soaked.mp4") as written:
         frames = written.frames
     return {
+        "command": " ".join(["python", *sys.argv]),
+        "date": date.today().isoformat(),
         "frames": count,
         "written": frames,
         "seconds": round(time.perf_counter() - begin, 1),

@@ -16,6 +16,7 @@ EXTRA_LIBRARIES = {  # what one module alone may use, inside functions
     "gantrt.engines.openvino": {"openvino"},
     "gantrt.engines.onnxruntime": {"onnxruntime"},
     "gantrt.video.schemes.vcam": {"pyvirtualcam"},
+    "gantrt.video.schemes.screen": {"mss"},
     "gantrt.bench_plot": {"matplotlib"},
     "gantrt.peers": {"onnxruntime"},
 }

@@ -16,7 +16,7 @@ import pytest
 from clips import write_clip
 from gantrt.errors import GantrtError, TruncatedInput, UnsupportedInput, UsageError
 from gantrt.video import First, Frame, FrameSource, SinkOptions, open_sink, open_source
-from gantrt.video.color import Colors
+from gantrt.video.color import Colors, Converter, from_rgb, to_rgb
 from gantrt.video.files import VideoFile
 from gantrt.video.images import PictureFolder
 from gantrt.video.schemes.null import NullSink
@@ -261,6 +261,21 @@ def test_colour_bars_survive_there_and_back(tmp_path: Path, matrix: int, full: b
     with open_source(tmp_path / "out.mp4") as again:
         (written,) = list(again)
     assert np.abs(bar_values(written.image) - bar_values(read.image)).max() <= 2
+
+
+def test_a_converter_follows_colours_that_change_from_frame_to_frame() -> None:
+    """It keeps swscale's tables: those of the frame before must not be used for this one."""
+    converter, image = Converter(), bars()
+    for matrix, color_range, pix_fmt in (
+        (1, 1, "yuv420p"),
+        (6, 1, "yuv420p"),
+        (1, 2, "yuv420p"),
+        (9, 2, "yuv444p"),
+    ) * 2:
+        colors = Colors(matrix, color_range)
+        made = converter.from_rgb(image, colors, pix_fmt)
+        np.testing.assert_array_equal(made.to_ndarray(), from_rgb(image, colors, pix_fmt).to_ndarray())
+        np.testing.assert_array_equal(converter.to_rgb(made), to_rgb(from_rgb(image, colors, pix_fmt)))
 
 
 def test_a_clip_without_tags_is_taken_for_what_players_take_it(tmp_path: Path) -> None:

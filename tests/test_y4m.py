@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -232,6 +233,26 @@ def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path: Path, environme
         said = process.stderr.read()
         assert process.wait(30) == 141  # 128 + SIGPIPE, as `cat` would
     assert said == b""
+
+
+def test_ctrl_c_ends_a_command_that_waits_for_its_pipe(tmp_path: Path, environment: dict[str, str]) -> None:
+    engine = write_pointwise(tmp_path / "negative.onnx", gain=-1, dynamic=True)
+    run = command(engine, "-", "-o", str(tmp_path / "out.mp4"))
+    with subprocess.Popen(run, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        header = Header(64, 48, Fraction(25))
+        process.stdin.write(header.line() + (b"FRAME\n" + bytes(64 * 48 * 3 // 2)) * 5)
+        process.stdin.flush()
+        deadline = time.monotonic() + 20
+        while not list(tmp_path.glob(".out*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.0)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert time.monotonic() - begin < 3
+    assert len(clips.frames(tmp_path / "out.mp4")) >= 3
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the ffmpeg command")

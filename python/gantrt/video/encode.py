@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..atomic import atomic_path
 from ..errors import GantrtError, UsageError
 from . import VIDEO_FORMATS, Frame, FrameSource, SinkOptions
-from .color import FULL, RGB, Colors, from_rgb
+from .color import FULL, RGB, Colors, Converter
 from .encoders import find_encoder, quality
 from .files import VideoFile
 from .tracks import NOT_IN, Tracks, copied_metadata
@@ -40,6 +40,7 @@ class VideoSink:
         self._colors = getattr(like, "colors", None) or Colors.usual(like.width, like.height)
         self._packets: deque[av.Packet] = deque()  # encoded, not yet written
         self._end = Fraction(0)  # of the last frame, in seconds
+        self._converter = Converter()
         self._tracks: Tracks | None = None
         form = self._form(path)
         with contextlib.ExitStack() as undo:
@@ -93,7 +94,7 @@ class VideoSink:
         return VIDEO_FORMATS[path.suffix.lower()]
 
     def _convert(self, image: NDArray[np.uint8]) -> av.VideoFrame:
-        return from_rgb(image, self._colors, self._pix_fmt)
+        return self._converter.from_rgb(image, self._colors, self._pix_fmt)
 
     def _add_video(self, like: FrameSource, options: SinkOptions) -> av.VideoStream:
         name = options.codec or ("vp9" if self._path.suffix.lower() == ".webm" else "h264")

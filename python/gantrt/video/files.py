@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import TruncatedInput, UnsupportedInput
 from . import Frame
-from .color import Colors, to_rgb
+from .color import Colors, Converter
 from .images import MAX_PIXELS
 from .orientation import UPRIGHT, from_display_matrix
 
@@ -71,6 +71,7 @@ class VideoFile:
         if max_pixels:
             self._stream.codec_context.options = {"max_pixels": str(max_pixels)}
         self._damaged = 0  # packets
+        self._converter = Converter()
         self._end = Fraction(0)  # of what was read, of any stream, in seconds
         self._decoded = self._decode()
         # The first frame is decoded now: only frames know the rotation, and a clip without any is refused here.
@@ -182,7 +183,7 @@ class VideoFile:
                 yield packet
 
     def _picture(self, decoded: av.VideoFrame) -> NDArray[np.uint8]:
-        image = to_rgb(decoded)
+        image = self._converter.to_rgb(decoded)
         if (decoded.width, decoded.height) != self._stored_size:
             log.debug("%s: frame size changes to %dx%d; resized to the first", self.path, decoded.width, decoded.height)
             image = cv2.resize(image, self._stored_size, interpolation=cv2.INTER_AREA)

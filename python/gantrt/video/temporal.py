@@ -44,4 +44,5 @@ class Smoother:
         gate = cv2.erode(gate, np.ones((3, 3), np.uint8))
         keep = cv2.resize(gate * self._strength, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
         self._shown = cv2.blendLinear(current, self._shown, 1 - keep, keep)
-        return np.rint(self._shown).astype(np.uint8)
+        smooth: Any = cv2.convertScaleAbs(self._shown)  # rounds
+        return smooth  # type: ignore[no-any-return]

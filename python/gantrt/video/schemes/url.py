@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from ...errors import GantrtError, UnsupportedInput
-from ..color import to_rgb
+from ..color import Converter
 from ..live import Image, Newest
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "http", "https")
@@ -30,11 +30,11 @@ def source(spec: str) -> Newest:
 class Stream:
     """A Device: the video of anything FFmpeg opens."""
 
-    def __init__(self, url: str, options: dict[str, str], form: str | None = None) -> None:
+    def __init__(self, url: str, options: dict[str, str]) -> None:
         """Raises UnsupportedInput if nobody answers, or there is no video."""
         name = without_password(url)
         try:
-            self._container: Any = av.open(url, format=form, options=options, timeout=(_OPEN, _STALL))
+            self._container: Any = av.open(url, options=options, timeout=(_OPEN, _STALL))
         except (av.FFmpegError, OSError) as error:
             reason = (error.strerror or str(error)).lower()
             raise UnsupportedInput(f"{name}: cannot be opened ({reason})") from error
@@ -55,6 +55,7 @@ class Stream:
         except GantrtError:
             self._container.close()
             raise
+        self._converter = Converter()
         self.width, self.height = self._first.width, self._first.height
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.rate: Fraction | None = rate if rate and rate <= 1000 else None
@@ -64,7 +65,7 @@ class Stream:
         frame = frame if frame is not None else next(self._decoded, None)
         if frame is None:
             raise GantrtError("the stream has ended")
-        return lambda: to_rgb(frame)
+        return lambda: self._converter.to_rgb(frame)
 
     def close(self) -> None:
         self._container.close()

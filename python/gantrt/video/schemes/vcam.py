@@ -32,13 +32,13 @@ class VirtualCamera:
         try:
             import pyvirtualcam
         except ImportError as error:
-            raise DeviceUnavailable(f"{spec}: pyvirtualcam is not installed; pip install 'gantrt[camera]'") from error
+            raise DeviceUnavailable("vcam: pyvirtualcam is not installed; pip install 'gantrt[camera]'") from error
         device = spec.partition(":")[2] or None
         try:
             self._camera: Any = pyvirtualcam.Camera(like.width, like.height, float(like.rate or 30), device=device)
         except RuntimeError as error:
             recipe = _RECIPE.get(sys.platform, "see pyvirtualcam's documentation")
-            raise DeviceUnavailable(f"{spec}: there is no virtual camera ({error}); {recipe}") from error
+            raise DeviceUnavailable(f"{spec.rstrip(':')}: there is no virtual camera ({error}); {recipe}") from error
         self._pacer = Pacer()
 
     def write(self, frame: Frame) -> None:

@@ -21,7 +21,7 @@ _KEYS = (ord("q"), 27)  # and Escape
 
 def sink(spec: str, like: FrameSource, options: SinkOptions) -> Window:
     if not _display_answers():
-        raise DeviceUnavailable(f"{spec}: there is no display here; set DISPLAY, or write to a file or - instead")
+        raise DeviceUnavailable("window: there is no display here; set DISPLAY, or write to a file or - instead")
     return Window(spec.partition(":")[2] or "gantrt", like)
 
 
@@ -34,7 +34,7 @@ class Window:
         self._title, self._still = title, like.frames == 1
         self._pacer = Pacer()
         try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(title, like.width, like.height)
         except cv2.error as error:  # opencv-python-headless
             raise DeviceUnavailable(

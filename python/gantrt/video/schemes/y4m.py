@@ -24,7 +24,7 @@ import numpy as np
 
 from ...errors import TruncatedInput, UnsupportedInput, UsageError
 from .. import Frame, FrameSource, SinkOptions
-from ..color import FULL, LIMITED, Colors, from_rgb, to_rgb
+from ..color import FULL, LIMITED, Colors, Converter
 
 SCHEMES = ("-",)
 USAGE = "- (y4m)"
@@ -125,7 +125,7 @@ class Y4MSource:
         self._pix_fmt = FORMATS[self.header.chroma]
 
     def __iter__(self) -> Iterator[Frame]:
-        index = 0
+        index, converter = 0, Converter()
         while (line := self._input.line(_LONGEST_HEADER)) is not None:
             if line.split(b" ")[0] != b"FRAME":
                 raise TruncatedInput(f"-: this y4m is damaged after {index} frames: no FRAME where one should begin")
@@ -138,7 +138,7 @@ class Y4MSource:
                     raise TruncatedInput(f"-: this y4m ends inside frame {index}; {index} frames could be read")
                 plane[:, : rows.shape[1]] = np.frombuffer(data, np.uint8).reshape(rows.shape)
             frame.colorspace, frame.color_range = self.colors.matrix, self.colors.range
-            yield Frame(to_rgb(frame), index, index, self.time_base, 1)
+            yield Frame(converter.to_rgb(frame), index, index, self.time_base, 1)
             index += 1
 
     def interrupt(self) -> None:
@@ -180,6 +180,7 @@ class Y4MSink:
         # Readers assume the usual matrix: a source of another is converted to it.
         self._colors = Colors(Colors.usual(like.width, like.height).matrix, colors.range)
         self._file, self._written = file, 0
+        self._converter = Converter()
         self._start: Fraction | None = None  # of the first frame, and the end of the last, in seconds
         self._end: Fraction | None = None
         self._last: bytes | None = None
@@ -187,7 +188,7 @@ class Y4MSink:
         self._send(self._header.line())
 
     def write(self, frame: Frame) -> None:
-        made = from_rgb(frame.image, self._colors, FORMATS[self._header.chroma])
+        made = self._converter.from_rgb(frame.image, self._colors, FORMATS[self._header.chroma])
         data = b"".join([b"FRAME\n", *(rows.tobytes() for _, rows in _planes(made))])
         if frame.pts is not None and frame.time_base is not None:
             begin = frame.pts * frame.time_base
