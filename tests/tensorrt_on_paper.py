@@ -108,7 +108,7 @@ def builds(paper: Paper, folder: Path) -> None:
     assert (creator.name, creator.plugin_namespace, creator.plugin_version) == ("NormAct", "gantrt", "1")
 
     sizes = ((8, 8), (16, 24), (32, 32))
-    request = Request("tensorrt", sizes=sizes, timing_cache="", plugins=False, progress=False)
+    request = Request("tensorrt", span=sizes, timing_cache="", plugins=False, progress=False)
     build_plan(write_tiny(folder / "dynamic.onnx", None), folder / "dynamic.plan", request)
     paper.profile.set_shape.assert_called_once_with("input", *[(1, 3, *size) for size in sizes])
 

@@ -96,6 +96,18 @@ def test_a_dynamic_engine_becomes_a_plan_of_some_sizes_or_of_one(tmp_path, plan)
     assert (spec.height, spec.width, spec.dynamic) == (32, 48, False)
 
 
+def test_several_sizes_share_a_plan(tmp_path, plan) -> None:
+    engine = write_tiny(tmp_path / "dynamic.onnx", None)
+    words = [engine, "-o", plan, "--target", "tensorrt-rtx", "--compute-capability", "8.9"]
+    assert export(*words, "--size", "32x48", "16x16") == 0
+    manifest = read_plan_manifest(plan)
+    assert (manifest.input.height, manifest.input.width, manifest.input.dynamic) == (32, 48, True)
+    assert manifest.target["sizes"] == "32x48,16x16"
+    assert manifest.target["options"] == "--size 32x48 16x16"
+    assert export(*words, "--overwrite", "--size", "32x48", "32x48") == 2
+    assert export(*words, "--overwrite", "--size", "32x48", "16x16", "--dynamic", "8x8:16x24:64x64") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
@@ -172,7 +184,7 @@ def test_sizes_that_make_no_sense_are_refused(tmp_path, plan) -> None:
         (((6, 8), (16, 16), (32, 32)), "multiples of 4"),
     ):
         with pytest.raises(UsageError, match=text):
-            build_plan(engine, plan, Request(capabilities=(89,), sizes=sizes))
+            build_plan(engine, plan, Request(capabilities=(89,), span=sizes))
 
 
 # The plugin computes what the bodies do

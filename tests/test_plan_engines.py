@@ -263,6 +263,36 @@ def test_both_engines_say_what_they_are() -> None:
         assert module.missing() is None or "pip install" in module.missing()
 
 
+def test_a_plan_of_several_sizes_takes_the_one_a_frame_fits(paper, monkeypatch, tmp_path) -> None:
+    chosen: list[int] = []
+
+    def any_shape(self: PaperContext, name: str, shape: tuple[int, ...]) -> bool:
+        self.count = int(np.prod(shape))
+        return True
+
+    switch = lambda self, profile, stream: chosen.append(profile)  # noqa: E731
+    monkeypatch.setattr(PaperContext, "set_optimization_profile_async", switch, raising=False)
+    monkeypatch.setattr(PaperContext, "set_input_shape", any_shape)
+    target = MANIFEST.target | {"sizes": "16x24,64x64,32x32"}
+    manifest = replace(MANIFEST, target=target, input=InputSpec(3, 16, 24, 1, True))
+    path = write_plan(tmp_path / "tiny.plan", manifest)
+    engine = open_engine(path, GPU)
+    assert [engine.fit(*size) for size in ((10, 10), (17, 20), (33, 20), (500, 500))] == [
+        (16, 24),
+        (32, 32),
+        (64, 64),
+        (64, 64),
+    ]
+    for _ in range(2):
+        for size in ((16, 24), (32, 32), (64, 64)):
+            x, y = np.random.default_rng(0).normal(size=(2, 1, 3, *size)).astype(np.float32)
+            engine.run(x, y)
+            np.testing.assert_array_equal(y, -x)
+    assert chosen == [2, 1]  # once for each context but the first profile's
+    with pytest.raises(UsageError, match="this plan is for 16x24, 64x64, 32x32, not 8x8"):
+        open_engine(path, Options("cuda", size=(8, 8)))
+
+
 class HostPipeline:
     """FramePipeline, on the CPU and at once."""
 

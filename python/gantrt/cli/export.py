@@ -31,7 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a training, a .safetensors checkpoint, or an .onnx")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="OUT.onnx, or OUT.plan for TensorRT")
     parser.add_argument("--direction", choices=["a2b", "b2a"], help="default: a2b, or the one there is")
-    parser.add_argument("--size", type=_size, metavar="HxW", help="of the pictures; default: as trained")
+    parser.add_argument(
+        "--size",
+        type=_size,
+        nargs="+",
+        metavar="HxW",
+        help="of the pictures; default: as trained; several for a plan",
+    )
     parser.add_argument("--batch", type=int, metavar="N", help="pictures at once; default: 1")
     parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="default: fp32")
     parser.add_argument(
@@ -102,6 +108,8 @@ def _engine(args: argparse.Namespace, output: Path) -> Manifest:
             raise UsageError(f"export: --{flag.replace('_', '-')} is for a plan; give -o {output.with_suffix('.plan')}")
     if isinstance(args.dynamic, tuple):
         raise UsageError("export: an .onnx takes any size its network can; leave out MIN:OPT:MAX")
+    if args.size and len(args.size) > 1:
+        raise UsageError("export: an .onnx has one size, or with --dynamic any; several are for a plan")
     return _export(args, output, overwrite=args.overwrite)
 
 
@@ -114,10 +122,10 @@ def _export(args: argparse.Namespace, output: Path, *, overwrite: bool) -> Manif
         raise DeviceUnavailable(f'export: {error.name} is not installed; pip install "gantrt[train]"') from error
     request = Request(
         direction=args.direction,
-        size=args.size,
+        size=args.size[0] if args.size and len(args.size) == 1 else None,
         batch=1 if args.batch is None else args.batch,
         precision=args.precision or "fp32",
-        dynamic=bool(args.dynamic),
+        dynamic=bool(args.dynamic) or len(args.size or ()) > 1,
         norm_mode=args.norm_mode,
         calibration=args.calibration,
         keep_fp=tuple(args.keep_fp or ()),
@@ -136,7 +144,8 @@ def _plan(args: argparse.Namespace, output: Path) -> Manifest:
         target=args.target or default_target(),
         capabilities=tuple(map(parse_capability, args.compute_capability or ())),
         plugins=not args.no_plugins,
-        sizes=args.dynamic,
+        span=args.dynamic,
+        sizes=tuple(args.size or ()),
         timing_cache=args.timing_cache,
         progress=not (args.no_progress or args.quiet),
     )
@@ -152,7 +161,9 @@ def _plan(args: argparse.Namespace, output: Path) -> Manifest:
     with tempfile.TemporaryDirectory(prefix="gantrt") as folder:
         engine = Path(folder) / "engine.onnx"
         _export(args, engine, overwrite=False)
-        return build_plan(engine, output, dataclasses.replace(request, source=_words(args)), overwrite=args.overwrite)
+        sizes = request.sizes if len(request.sizes) > 1 else ()  # the engine was made of the one
+        request = dataclasses.replace(request, sizes=sizes, source=_words(args))
+        return build_plan(engine, output, request, overwrite=args.overwrite)
 
 
 def _of_engine(args: argparse.Namespace, request: PlanRequest) -> PlanRequest:
@@ -175,7 +186,7 @@ def _of_engine(args: argparse.Namespace, request: PlanRequest) -> PlanRequest:
             )
     if args.no_rewrites:
         raise UsageError(f"export: {args.run} is an engine already; export the RUN it came from with --no-rewrites")
-    return dataclasses.replace(request, size=args.size, source=shlex.quote(args.run))
+    return dataclasses.replace(request, source=shlex.quote(args.run))
 
 
 def _words(args: argparse.Namespace) -> str:
@@ -184,7 +195,7 @@ def _words(args: argparse.Namespace) -> str:
     for flag in ("direction", "batch", "precision", "norm_mode"):
         value = getattr(args, flag)
         words += [f"--{flag.replace('_', '-')}", str(value)] if value is not None else []
-    words += [f"--size {args.size[0]}x{args.size[1]}"] if args.size else []
+    words += [f"--size {args.size[0][0]}x{args.size[0][1]}"] if args.size and len(args.size) == 1 else []
     words += ["--calibration", shlex.quote(args.calibration)] if args.calibration else []
     words += ["--no-rewrites"] * args.no_rewrites
     return " ".join(words + (["--keep-fp", *map(shlex.quote, args.keep_fp)] if args.keep_fp else []))
@@ -193,6 +204,7 @@ def _words(args: argparse.Namespace) -> str:
 def _report(output: Path, manifest: Manifest) -> None:
     spec, parity, target = manifest.input, manifest.parity, manifest.target
     size = f"{spec.height}x{spec.width}" + (f" or any multiple of {spec.multiple}" if spec.dynamic else "")
+    size = target.get("sizes", size).replace(",", ", ")
     print(f"{output}  {output.stat().st_size / 1e6:.1f} MB")
     together = f", {manifest.batch} at once" if manifest.batch > 1 else ""
     pictures = in_words(spec.channels, manifest.made_channels, manifest.color)

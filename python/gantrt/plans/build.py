@@ -36,8 +36,8 @@ class Request:
     target: str = TENSORRT_RTX.name
     capabilities: tuple[int, ...] = ()  # ten times the compute capabilities it is for; empty: this GPU's
     plugins: bool = True  # NormAct by our kernels; without: by its body, for trtexec, Triton and any TensorRT
-    size: Size | None = None  # of a dynamic engine file, made static
-    sizes: tuple[Size, Size, Size] | None = None  # least, best, most, of one that stays dynamic
+    sizes: tuple[Size, ...] = ()  # the only ones of a dynamic engine file; with one it becomes static
+    span: tuple[Size, Size, Size] | None = None  # least, best, most, of one that stays dynamic
     timing_cache: str | None = None  # a file; None: in the user's cache folder; "": none
     source: str = ""  # what `gantrt export` is given to make it anew; "": the engine file
     progress: bool = True  # a bar
@@ -70,6 +70,7 @@ def build_plan(engine: str | Path, out: str | Path, request: Request, *, overwri
             "compute_capability": ",".join(map(show_capability, capabilities)),
             "source": request.source or shlex.quote(str(engine)),
             **({"options": " ".join(options)} if (options := _options(request)) else {}),
+            **({"sizes": ",".join(map(_text, request.sizes))} if len(request.sizes) > 1 else {}),
             "crc32": UNSEALED,
         },
     )
@@ -145,19 +146,26 @@ class _Job:
             config.num_compute_capabilities = len(self.capabilities)
             for index, capability in enumerate(self.capabilities):
                 config.set_compute_capability(getattr(self.trt.ComputeCapability, f"SM{capability}"), index)
-        if self.request.sizes:
+        for span in _spans(self.request):
             profile, spec = builder.create_optimization_profile(), self.manifest.input
-            shapes = [(self.manifest.batch, spec.channels, *size) for size in self.request.sizes]
+            shapes = [(self.manifest.batch, spec.channels, *size) for size in span]
             profile.set_shape(network.get_input(0).name, *shapes)
             config.add_optimization_profile(profile)
         return config
 
 
+def _spans(request: Request) -> list[tuple[Size, Size, Size]]:
+    """Least, best and most of each optimisation profile; none for a static plan."""
+    if request.span:
+        return [request.span]
+    return [(size, size, size) for size in request.sizes] if len(request.sizes) > 1 else []
+
+
 def _options(request: Request) -> list[str]:
     """What `gantrt export` is told beside source, target and GPU."""
     words = [] if request.plugins else ["--no-plugins"]
-    words += [f"--size {_text(request.size)}"] if request.size else []
-    return words + ([f"--dynamic {':'.join(map(_text, request.sizes))}"] if request.sizes else [])
+    words += [f"--size {' '.join(map(_text, request.sizes))}"] if request.sizes else []
+    return words + ([f"--dynamic {':'.join(map(_text, request.span))}"] if request.span else [])
 
 
 def _text(size: Size) -> str:
@@ -197,21 +205,25 @@ def _sized(manifest: Manifest, model: ModelProto, request: Request) -> Manifest:
     """The manifest with the plan's size; `model` gets it too where it becomes static."""
     spec = manifest.input
     if not spec.dynamic:
-        if request.sizes or request.size not in (None, (spec.height, spec.width)):
+        if request.span or request.sizes not in ((), ((spec.height, spec.width),)):
             raise UsageError(
                 f"export: the engine file is for {spec.height}x{spec.width} only; "
                 "export an .onnx with --dynamic, or of the size"
             )
         return manifest
-    for size in [*(request.sizes or ()), *([request.size] if request.size else [])]:
+    for size in [*(request.span or ()), *request.sizes]:
         if min(size) < 1 or size[0] % spec.multiple or size[1] % spec.multiple:
             raise UsageError(f"export: size {size[0]}x{size[1]}: this network takes multiples of {spec.multiple}")
-    if request.sizes:
-        least, best, most = request.sizes
+    if len(set(request.sizes)) != len(request.sizes) or (request.sizes and request.span):
+        raise UsageError("export: each --size once, or --dynamic MIN:OPT:MAX")
+    if request.span:
+        least, best, most = request.span
         if not all(a <= b <= c for a, b, c in zip(least, best, most, strict=True)):
             raise UsageError("export: --dynamic MIN:OPT:MAX must not shrink from one to the next")
         return replace(manifest, input=replace(spec, height=best[0], width=best[1]))
-    height, width = request.size or (spec.height, spec.width)
+    height, width = request.sizes[0] if request.sizes else (spec.height, spec.width)
+    if len(request.sizes) > 1:
+        return replace(manifest, input=replace(spec, height=height, width=width))
     graph.set_size(model, manifest.batch, spec.channels, height, width)
     return replace(manifest, input=replace(spec, height=height, width=width, dynamic=False))
 

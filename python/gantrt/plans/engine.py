@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -52,15 +53,20 @@ class PlanEngine:
         self._input, self._output = _ports(trt, self._engine, path)
         self.manifest = manifest if manifest.target else _learned(path, self._engine, self._input, manifest)
         self.precision = self.manifest.precision
-        self._idle: deque[_Context] = deque()  # its pop and append are atomic
+        # Of a plan of several sizes each has its optimisation profile; of any other plan all have the first.
+        self._sizes = [_size_of(text) for text in manifest.target.get("sizes", "").split(",") if text]
+        profiles = range(max(1, len(self._sizes)))
+        self._idle = [deque[_Context]() for _ in profiles]  # by profile; its pop and append are atomic
         self._making = threading.Lock()  # contexts are made one at a time
         self._test_itself()
 
     def fit(self, height: int, width: int) -> Size:
+        if self._sizes and self._size is None:
+            return _best(self._sizes, height, width)
         return fit_size(self.manifest, self._size, height, width)
 
     def run(self, x: Any, y: Any, stream: int | None = None) -> None:
-        with driver.on_device(self._device), self._context() as context:
+        with driver.on_device(self._device), self._context(self._profile(tuple(x.shape[2:]))) as context:
             if isinstance(x, np.ndarray):
                 context.run_on_host(x, y)
             else:
@@ -84,7 +90,7 @@ class PlanEngine:
     def _prepare(self, slots: int, size: Size) -> Callable[[int, int, int, int], None]:
         """A context of its own for each slot: one that is in a captured graph runs nothing else."""
         with driver.on_device(self._device), self._making:
-            contexts = [_Context(self) for _ in range(slots)]
+            contexts = [_Context(self, self._profile(size)) for _ in range(slots)]
         shape = (1, self.manifest.input.channels, *size)
 
         def enqueue(slot: int, x: int, y: int, stream: int) -> None:
@@ -119,28 +125,36 @@ class PlanEngine:
 
     def close(self) -> None:
         with driver.on_device(self._device):
-            while self._idle:
-                self._idle.pop().close()
+            for idle in self._idle:
+                while idle:
+                    idle.pop().close()
+
+    def _profile(self, size: tuple[int, ...]) -> int:
+        """Of a picture of this size; where there is none for it, TensorRT will say so."""
+        return self._sizes.index(size) if size in self._sizes else 0
 
     @contextlib.contextmanager
-    def _context(self) -> Iterator[_Context]:
+    def _context(self, profile: int) -> Iterator[_Context]:
         try:
-            context = self._idle.pop()
+            context = self._idle[profile].pop()
         except IndexError:
             with self._making:
-                context = _Context(self)
+                context = _Context(self, profile)
         yield context  # after an error in its run it is not used again
-        self._idle.append(context)
+        self._idle[profile].append(context)
 
 
 class _Context:
     """An execution context with a stream and device memory of its own."""
 
-    def __init__(self, owner: PlanEngine) -> None:
+    def __init__(self, owner: PlanEngine, profile: int) -> None:
         self._owner, self._context = owner, owner._engine.create_execution_context()
         if self._context is None:
             raise GantrtError(f"{owner._path}: no execution context: {owner._logger.gist()}; close other programs")
         self._stream = driver.Stream()
+        if profile:  # a context begins with the first
+            self._context.set_optimization_profile_async(profile, self._stream.handle)
+            self._stream.synchronize()
         self._buffers: dict[str, driver.Buffer] = {}
         self._shape: tuple[int, ...] = ()
         self._made: NDArray[Any] = np.zeros(0)
@@ -190,7 +204,23 @@ class _Context:
         self._stream.close()
 
 
+def _size_of(text: str) -> Size:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def _best(sizes: list[Size], height: int, width: int) -> Size:
+    """The smallest that the frame fits in, else the largest."""
+    fits = [size for size in sizes if size[0] >= height and size[1] >= width]
+    return min(fits, key=math.prod) if fits else max(sizes, key=math.prod)
+
+
 def _check_options(path: Path, manifest: Manifest, options: Options) -> None:
+    sizes = manifest.target.get("sizes", "")
+    if sizes and options.size and f"{options.size[0]}x{options.size[1]}" not in sizes.split(","):
+        raise UsageError(
+            f"{path}: this plan is for {sizes.replace(',', ', ')}, not {options.size[0]}x{options.size[1]}"
+        )
     if options.precision not in (None, manifest.precision):
         raise UsageError(
             f"{path}: a plan computes as it was built, in {manifest.precision}; "
