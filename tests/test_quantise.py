@@ -23,7 +23,6 @@ from gantrt_training import fidelity, quantise
 from gantrt_training.calibration import Calibration
 from gantrt_training.export import Request, Source, export_generator
 from gantrt_training.family import list_families, load_family
-from gantrt_training.fold_scales import fold_scales
 from gantrt_training.parity import psnr, run_in_openvino
 from onnx import ModelProto, helper, numpy_helper
 from tiny_pictures import make_pairs, make_sides, picture, write
@@ -279,32 +278,6 @@ def test_int8_weights_of_a_large_layer_stay_int8_in_openvino() -> None:
     infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
     types = {info["layerType"].astype(str): info["runtimePrecision"].astype(str) for info in infos}
     assert types["FullyConnected"] == "i8"
-
-
-def test_constant_factors_of_channels_go_into_the_convolution_behind_them() -> None:
-    random = np.random.default_rng(0)
-    weights = {
-        "a": random.normal(size=(1, 4, 1, 1)),
-        "b": random.normal(size=(1, 4, 1, 1)),
-        "w": random.normal(size=(3, 8, 3, 3)),
-        "other": random.normal(size=(1, 4, 5, 5)),  # no factor of a channel
-    }
-    x = random.normal(size=(1, 4, 5, 5)).astype(np.float32)
-    for second, folded in (("b", True), ("other", False)):
-        nodes = [
-            helper.make_node("Mul", ["input", "a"], ["xa"], "mul"),
-            helper.make_node("Mul", [second, "input"], ["xb"], "mul2"),
-            helper.make_node("Concat", ["xa", "xb"], ["cat"], "cat", axis=1),
-            helper.make_node("Conv", ["cat", "w"], ["output"], "conv", pads=[1, 1, 1, 1]),
-        ]
-        given, made = (helper.make_tensor_value_info(n, 1, [1, c, 5, 5]) for n, c in (("input", 4), ("output", 3)))
-        constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
-        graph = helper.make_graph(nodes, "attention", [given], [made], constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-        wanted = in_onnxruntime(model, x)
-        fold_scales(model)
-        assert [node.op_type for node in model.graph.node] == (["Conv"] if folded else [n.op_type for n in nodes])
-        np.testing.assert_allclose(in_onnxruntime(model, x), wanted, atol=1e-5)
 
 
 # Forms
