@@ -101,14 +101,16 @@ def test_frame_to_tensor_agrees_with_float64(case: Case) -> None:
     assert np.abs(tensor - expected).max() <= TOLERANCE["float64"]
 
 
+@pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("case", CASES, ids=name_of)
-def test_tensor_to_frame_agrees_with_float64(case: Case) -> None:
+def test_tensor_to_frame_agrees_with_float64(case: Case, tanh: bool) -> None:
     height, width = case.frame[:2]
     out = np.empty(case.frame, np.uint8)
+    x = np.tanh(tensor_of(case).astype(np.float64)) if tanh else tensor_of(case)
     expected = reference.tensor_to_frame_unrounded(
-        tensor_of(case), (height, width), out.reshape(height, width, -1).shape[2], case.color, case.resize, case.border
+        x, (height, width), out.reshape(height, width, -1).shape[2], case.color, case.resize, case.border
     ).reshape(case.frame)
-    done = tensor_to_frame(tensor_of(case), out, color=case.color, resize=case.resize, crop=case.border)
+    done = tensor_to_frame(tensor_of(case), out, color=case.color, resize=case.resize, crop=case.border, tanh=tanh)
     assert done is out
     assert_rounds_to(out, expected)
 
@@ -331,19 +333,21 @@ def test_cuda_frame_to_tensor_agrees_with_float64(case: Case, dtype: str) -> Non
 
 
 @pytest.mark.needs_cuda
+@pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("case", CASES, ids=name_of)
-def test_cuda_tensor_to_frame_agrees_with_float64(case: Case, dtype: str) -> None:
+def test_cuda_tensor_to_frame_agrees_with_float64(case: Case, dtype: str, tanh: bool) -> None:
     height, width = case.frame[:2]
     x = torch.from_numpy(tensor_of(case)).to("cuda", getattr(torch, dtype))
     out = torch.empty(case.frame, dtype=torch.uint8, device="cuda")
+    shown = x.double().tanh() if tanh else x.double()
     expected = reference.tensor_to_frame_unrounded(
-        x.double().cpu().numpy(),
+        shown.cpu().numpy(),
         (height, width),
         1 if len(case.frame) == 2 else case.frame[2],
         case.color,
         case.resize,
         case.border,
     ).reshape(case.frame)
-    tensor_to_frame(x, out, color=case.color, resize=case.resize, crop=case.border)
+    tensor_to_frame(x, out, color=case.color, resize=case.resize, crop=case.border, tanh=tanh)
     assert_rounds_to(out.cpu().numpy(), expected)

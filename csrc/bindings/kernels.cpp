@@ -97,10 +97,11 @@ py::object frame_to_tensor_py(py::object frame, py::object out, Size size, std::
 }
 
 py::object tensor_to_frame_py(py::object x, py::object out, Size size, const std::string& color,
-                              const std::string& resize, int crop, std::pair<double, double> range,
+                              const std::string& resize, int crop, std::pair<double, double> range, bool tanh,
                               int threads, py::object stream) {
   const char* who = "tensor_to_frame";
-  const PixelOptions options = pixel_options(who, color, resize, crop, range);
+  PixelOptions options = pixel_options(who, color, resize, crop, range);
+  options.tanh = tanh;
   if (!out.is_none() && size) refuse(who, "give out or size, not both");
   check_size(who, size);
   const Borrowed in = borrow(x, who, "x");
@@ -160,6 +161,7 @@ size     (h, w) of a new frame (h, w, C) of x's kind; default: that of x without
 color    order of the frame, "rgb" or "bgr"; three channels from one are copies, one from three is BT.601 luma
 resize   as in frame_to_tensor
 crop     border of x that is cut off first
+tanh     take the hyperbolic tangent of x first: of a network that ends before it
 range    what becomes 0 and 255; beyond it saturates, ties round to even, NaN becomes 0
 Returns out. On CUDA at once; the result is ready when `stream` is.)";
 
@@ -178,7 +180,8 @@ void register_kernels(py::module_& m) {
         arg("stream") = py::none());
   m.def("tensor_to_frame", &tensor_to_frame_py, kTensorToFrameDoc, arg("x"), arg("out") = py::none(),
         py::kw_only(), arg("size") = py::none(), arg("color") = "rgb", arg("resize") = "auto",
-        arg("crop") = 0, arg("range") = std::pair(-1.0, 1.0), arg("threads") = 0, arg("stream") = py::none());
+        arg("crop") = 0, arg("range") = std::pair(-1.0, 1.0), arg("tanh") = false, arg("threads") = 0,
+        arg("stream") = py::none());
 }
 
 }  // namespace gantrt

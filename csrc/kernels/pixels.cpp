@@ -127,6 +127,7 @@ void tensor_to_frame(const TensorView& tensor, const TensorView& frame, const Pi
   p.columns = filter_for(options.filter, p.planes.width, p.frame.width);
   p.scale = 255.0f / (options.hi - options.lo);
   p.offset = -options.lo * p.scale;
+  p.tanh = options.tanh;
   if (frame.device.type == DeviceType::kCpu)
     tensor_to_frame_cpu(p, threads);
   else

@@ -2,7 +2,7 @@
 //
 //   frame_to_tensor   planes = reflect_pad(resize(frame) * (hi - lo) / 255 + lo)
 //   tensor_to_frame   frame  = round(clamp((resize(planes) - lo) * 255 / (hi - lo), 0, 255)), ties to even,
-//   NaN to 0
+//   NaN to 0; of tanh(planes), if so asked
 #pragma once
 
 #include <cstring>
@@ -20,6 +20,7 @@ struct PixelOptions {
   int border = 0;  // to a tensor: reflected border it gets; to a frame: border of the tensor that is cut off
   float lo = -1.0f;
   float hi = 1.0f;
+  bool tanh = false;  // to a frame: of tensors whose network ends before its tanh
 };
 
 // frame   (h, w) or (h, w, 1 | 3) uint8; rows, and pixels of a source, may lie any distance apart
@@ -56,6 +57,7 @@ struct PixelProblem {
   int border;     // reflected border to make
   Filter rows, columns;
   float scale, offset;  // value = pixel * scale + offset, or the inverse
+  bool tanh;
 };
 
 // ITU-R BT.601.

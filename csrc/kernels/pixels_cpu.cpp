@@ -2,6 +2,7 @@
 // the big side: contiguous loops, each frame byte touched once or twice. The horizontal one runs once per
 // tensor row.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -281,7 +282,8 @@ class Lines {
         length_(int64_t{p.frame.width} * p.frame.channels + kSlack),
         lines_(2 * length_),
         row_(p.frame.channels == 3 ? 4 * p.planes.width : p.planes.width),
-        planes_(int64_t{p.planes.channels} * p.planes.width) {}
+        planes_(int64_t{p.planes.channels} * p.planes.width),
+        squashed_(p.tanh ? int64_t{p.planes.channels} * p.planes.width : 0) {}
 
   GANTRT_INLINE const float* operator[](int row) {
     float* line = &lines_[(row & 1) * length_];
@@ -301,12 +303,21 @@ class Lines {
   }
 
  private:
+  // Row `row` of a plane; with tanh, its values, kept until the next row of the plane is asked for.
+  GANTRT_INLINE const float* plane_row(int channel, int row) {
+    const Planes& t = p_.planes;
+    const float* raw = static_cast<const float*>(t.data) + channel * t.plane + row * t.row;
+    if (!p_.tanh) return raw;
+    float* squashed = &squashed_[int64_t{channel} * t.width];
+    for (int x = 0; x < t.width; ++x) squashed[x] = std::tanh(raw[x]);
+    return squashed;
+  }
+
   // Row `row` as pixels `step` floats apart, in the frame's order and units.
   GANTRT_INLINE void gather_pixels(int row, int step, float* out) {
     const Planes& t = p_.planes;
-    const float* first = static_cast<const float*>(t.data) + row * t.row;
     for (int c = 0; c < t.channels; ++c) {
-      const float* source = first + c * t.plane;
+      const float* source = plane_row(c, row);
       float* to = &planes_[int64_t{c} * t.width];
       for (int x = 0; x < t.width; ++x) to[x] = bounded(source[x] * p_.scale + p_.offset);
     }
@@ -331,12 +342,12 @@ class Lines {
 
   GANTRT_INLINE void gather_gray(int row) {
     const Planes& t = p_.planes;
-    const float* red = static_cast<const float*>(t.data) + row * t.row;
+    const float* red = plane_row(0, row);
     if (t.channels == 1) {
       for (int x = 0; x < t.width; ++x) row_[x] = bounded(red[x] * p_.scale + p_.offset);
       return;
     }
-    const float *green = red + t.plane, *blue = green + t.plane;
+    const float *green = plane_row(1, row), *blue = plane_row(2, row);
     for (int x = 0; x < t.width; ++x)
       row_[x] = bounded(luma(red[x], green[x], blue[x]) * p_.scale + p_.offset);
   }
@@ -369,7 +380,7 @@ class Lines {
   const PixelProblem& p_;
   const Taps* columns_;
   int64_t length_;
-  std::vector<float> lines_, row_, planes_;
+  std::vector<float> lines_, row_, planes_, squashed_;
   int held_[2] = {-1, -1};
 };
 

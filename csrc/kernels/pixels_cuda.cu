@@ -60,7 +60,7 @@ __device__ __forceinline__ float sample(const PixelProblem& p, const Taps& rows,
     const float row_weight = weight_of(rows, i);
     const T* at = plane + i * p.planes.row + columns.first * p.planes.pixel;
     for (int j = columns.first; j <= columns.last; ++j, at += p.planes.pixel)
-      sum += row_weight * weight_of(columns, j) * to_float(*at);
+      sum += row_weight * weight_of(columns, j) * (p.tanh ? tanhf(to_float(*at)) : to_float(*at));
   }
   return bounded(sum * p.scale + p.offset);
 }

@@ -73,6 +73,7 @@ def tensor_to_frame(
     resize: _Resize = "auto",
     crop: int = 0,
     range: tuple[float, float] = (-1.0, 1.0),
+    tanh: bool = False,
     threads: int = 0,
     stream: int | None = None,
 ) -> Any: ...

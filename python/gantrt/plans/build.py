@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..atomic import atomic_path
 from ..engine_file import guess_manifest, load_model, norm_act_nodes, read_manifest
 from ..errors import BuildFailed, DeviceUnavailable, GantrtError, UsageError
+from ..int8_forms import is_quantised, signed_symmetric
 from ..manifest import Manifest
 from ..plan_file import UNSEALED, read_plan_manifest, seal
 from ..progress import Progress
 from . import driver, graph, norm_act, rtx_alias, timing_cache
-from .census import census
+from .census import Launch, census
 from .monitor import Watch, interruptible, make_monitor
 from .targets import TARGETS, TENSORRT_RTX, Target, make_logger, show_capability
 
@@ -129,6 +130,8 @@ class _Job:
 
     def _graph(self, model: ModelProto, builder: Any) -> bytes:
         rtx = self.target is TENSORRT_RTX
+        if is_quantised(model):
+            signed_symmetric(model)  # no uint8, no offsets
         if rtx and _TURING in self.capabilities:
             graph.gemms_to_convolutions(model)
         if not self.plugins:
@@ -243,8 +246,23 @@ def _check_types(trt: Any, network: Any, manifest: Manifest) -> None:
 
 def _check_kernels(plan: Path, manifest: Manifest) -> None:
     """The same, of the kernels in a TensorRT-RTX plan."""
-    for launch in census(plan):
-        if launch.is_convolution and launch.writes not in ("", manifest.precision):
+    convolutions = [launch for launch in census(plan) if launch.is_convolution]
+    if manifest.precision == "int8":
+        _check_int8(convolutions, manifest)
+        return
+    for launch in convolutions:
+        if launch.writes not in ("", manifest.precision):
             raise BuildFailed(
                 f"export: TensorRT-RTX made {launch.name} a kernel of {launch.writes}, not {manifest.precision}"
             )
+
+
+def _check_int8(convolutions: list[Launch], manifest: Manifest) -> None:
+    """Of int8 a kernel reads bytes; what it writes is wider. TensorRT-RTX 1.7 has no such transposed convolution."""
+    kept = manifest.int8.get("kept_fp", "").split()
+    wide = [launch for launch in convolutions if launch.reads != "int8" and launch.name not in kept]
+    for launch in wide:
+        if not launch.is_transposed_convolution and not kept:
+            raise BuildFailed(f"export: TensorRT-RTX made {launch.name} a kernel of {launch.reads}, not int8")
+    if wide:
+        log.warning("export: TensorRT-RTX computes %d of %d convolutions wider than int8", len(wide), len(convolutions))

@@ -27,21 +27,27 @@ _LAUNCHES = (
 _PROGRAM = re.compile(rb"\ndescriptors \{\n(.*?)\n\}\nmain \{\n(.*?)\n\}\n", re.DOTALL)
 _TENSOR = re.compile(rb'^  tensor=\{ .*?name="([^"]+)".*? type=(\w+) \}', re.MULTILINE)
 _STATEMENT = re.compile(rb'^  ([a-z_]+)=\{ name="?([^" ]+)"?(.*)', re.MULTILINE)
+_INPUT = re.compile(rb'input(?:_args)?=\{ ?"([^"]+)"')
 _OUTPUT = re.compile(rb'output(?:_args)?=\{ ?"([^"]+)"')
 _TYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16", "bf16": "bf16", "int8": "int8"}
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel: what kind of statement, its name, and the type of what it writes."""
+    """One kernel: what kind of statement, its name, and the types of what it writes and of what it reads first."""
 
     kind: str
     name: str
     writes: str  # "fp32", "fp16", ...; "" if the program does not say
+    reads: str = ""
 
     @property
     def is_convolution(self) -> bool:
         return self.kind in _CONVOLUTIONS or (self.kind == "runtime_fusion" and "Corr" in self.name)
+
+    @property
+    def is_transposed_convolution(self) -> bool:
+        return self.kind == "deconvolution"
 
     @property
     def is_plugin(self) -> bool:
@@ -66,5 +72,7 @@ def census(plan: bytes | Path) -> list[Launch]:
 def _launches(main: bytes, types: dict[bytes, str]) -> Iterator[Launch]:
     for kind, name, rest in _STATEMENT.findall(main):
         if kind.decode() in _LAUNCHES:
-            output = _OUTPUT.search(rest)
-            yield Launch(kind.decode(), name.decode(), types.get(output[1], "") if output else "")
+            made, read = (
+                types.get(found[1], "") if found else "" for found in (_OUTPUT.search(rest), _INPUT.search(rest))
+            )
+            yield Launch(kind.decode(), name.decode(), made, read)
