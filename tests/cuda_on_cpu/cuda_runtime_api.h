@@ -1,0 +1,4 @@
+// What TensorRT's headers ask for of CUDA: its types.
+#pragma once
+
+#include "cuda_runtime.h"
