@@ -41,7 +41,7 @@ from networks import FAMILIES, TITLES, export, export_int8, export_plain, genera
 from numpy.typing import NDArray
 from peak import Peak
 
-RESULTS = Path(__file__).resolve().parent / "results" / "engines_cpu.json"
+RESULTS = Path(__file__).resolve().parent / "results"
 Frame = NDArray[np.uint8]
 Tensor = NDArray[np.float32]
 
@@ -65,13 +65,19 @@ def main() -> int:
         "--compile-limit", type=float, default=120.0, help="seconds torch.compile may take; 0: left out"
     )
     parser.add_argument("--quick", action="store_true", help="half a second each, without torch.compile: a first look")
-    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: plans, beside the tutorials' loop"
+    )
+    parser.add_argument("--json", type=Path, help="default: bench/results/engines_<device>.json")
     parser.add_argument("--only-compile", choices=list(FAMILIES), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only_compile:
         return only_compile(args.only_compile)
     if args.quick:
         args.duration, args.iterations, args.compile_limit = 0.5, 3, 0.0
+    args.json = args.json or RESULTS / f"engines_{args.device}.json"
+    if args.device == "cuda":
+        return on_cuda(args)
     begin, here, peak = time.perf_counter(), machine(), Peak()
     rows = []
     for family in args.family:
@@ -91,6 +97,27 @@ def main() -> int:
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(report, indent=2) + "\n")
     print(f"{args.json}, {report['seconds']} s")
+    return 0
+
+
+def on_cuda(args: argparse.Namespace) -> int:
+    """The same frames through a GPU."""
+    from engines_cuda import contestants
+    from gpu_machine import about
+
+    rows = []
+    for family in args.family:
+        with ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            calls, missing = contestants(family, stack, scratch)
+            settings = Settings(duration=args.duration, iterations=args.iterations)
+            times = {name: Summary.of(values) for name, values in compare(calls, settings).items()}
+        rows.append({"family": family, "missing": missing, "ms": {k: round(v.median, 4) for k, v in times.items()}})
+        print(json.dumps(rows[-1]), flush=True)
+    report = {"what": "frame to frame, host to host, median ms, fp16", **about(), "rows": rows}
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(report, indent=2) + "\n")
+    print(args.json)
     return 0
 
 

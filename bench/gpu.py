@@ -35,6 +35,7 @@ def steps(quick: bool) -> dict[str, tuple[list[str], int]]:
         "kernels": ([python, str(ROOT / "bench" / "kernels.py"), *(["--quick"] if quick else [])], 300),
         "pipeline": ([python, str(ROOT / "bench" / "pipeline.py"), "--frames", "100" if quick else "500"], 180),
     }
+    all_steps["engines"] = ([python, str(ROOT / "bench" / "engines.py"), "--device", "cuda", "--duration", "2"], 240)
     sanitizer = shutil.which("compute-sanitizer")
     for tool in ("memcheck", "racecheck", "initcheck") if sanitizer else ():
         command = [
@@ -76,7 +77,8 @@ def main() -> int:
         print(f"{name:10} {time.perf_counter() - begin:6.1f} s  {outcome}  {' '.join(last)}", flush=True)
         if code != 0:
             failed.append(name)
-    for result in (ROOT / "bench" / "results").glob("*_nvidia_*.json"):
+    results = ROOT / "bench" / "results"
+    for result in [*results.glob("*_nvidia_*.json"), *results.glob("engines_cuda.json")]:
         shutil.copy(result, args.out)
     return 1 if failed else 0
 
