@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kBlockWidth* kBlockHeight) to_tensor(PixelProb
 }
 
 // Plane c of the tensor, filtered at one frame pixel.
-template <class T>
+template <class T, bool kTanh>
 __device__ __forceinline__ float sample(const PixelProblem& p, const Taps& rows, const Taps& columns, int c) {
   const T* plane = static_cast<const T*>(p.planes.data) + c * p.planes.plane;
   float sum = 0.0f;
@@ -60,13 +60,13 @@ __device__ __forceinline__ float sample(const PixelProblem& p, const Taps& rows,
     const float row_weight = weight_of(rows, i);
     const T* at = plane + i * p.planes.row + columns.first * p.planes.pixel;
     for (int j = columns.first; j <= columns.last; ++j, at += p.planes.pixel)
-      sum += row_weight * weight_of(columns, j) * (p.tanh ? tanhf(to_float(*at)) : to_float(*at));
+      sum += row_weight * weight_of(columns, j) * (kTanh ? tanhf(to_float(*at)) : to_float(*at));
   }
   return bounded(sum * p.scale + p.offset);
 }
 
-template <class T>
-__global__ void __launch_bounds__(kBlockWidth* kBlockHeight) to_frame(PixelProblem p) {
+template <class T, bool kTanh>
+__global__ void __launch_bounds__(kBlockWidth* kBlockHeight, 4) to_frame(PixelProblem p) {
   const int x = (blockIdx.x * kBlockWidth + threadIdx.x) * kFramePixels;
   const int y = blockIdx.y * kBlockHeight + threadIdx.y;
   if (x >= p.frame.width || y >= p.frame.height) return;
@@ -76,11 +76,11 @@ __global__ void __launch_bounds__(kBlockWidth* kBlockHeight) to_frame(PixelProbl
 #pragma unroll
   for (int i = 0; i < kFramePixels; ++i) {
     const Taps columns = taps(p.columns, min(x + i, p.frame.width - 1), p.planes.width, p.frame.width);
-    const float red = sample<T>(p, rows, columns, 0);
+    const float red = sample<T, kTanh>(p, rows, columns, 0);
     float green = red, blue = red;
     if (p.planes.channels == 3) {
-      green = sample<T>(p, rows, columns, 1);
-      blue = sample<T>(p, rows, columns, 2);
+      green = sample<T, kTanh>(p, rows, columns, 1);
+      blue = sample<T, kTanh>(p, rows, columns, 2);
     }
     if (p.frame.channels == 1) {
       bytes[i] = quantise(p.planes.channels == 3 ? luma(red, green, blue) : red);
@@ -115,8 +115,9 @@ void frame_to_tensor_cuda(const PixelProblem& p, Stream stream) {
 void tensor_to_frame_cuda(const PixelProblem& p, Stream stream) {
   const int threads_wide = (p.frame.width + kFramePixels - 1) / kFramePixels;
   dispatch(p.planes.dtype, [&](auto element) {
-    launch("tensor_to_frame", to_frame<decltype(element)>, grid_of(threads_wide, p.frame.height),
-           dim3(kBlockWidth, kBlockHeight), stream, p);
+    using T = decltype(element);
+    launch("tensor_to_frame", p.tanh ? to_frame<T, true> : to_frame<T, false>,
+           grid_of(threads_wide, p.frame.height), dim3(kBlockWidth, kBlockHeight), stream, p);
   });
 }
 
