@@ -70,3 +70,34 @@ def test_frames_on_a_gpu_are_those_of_the_cpu_kernels(slots: int, layout: str) -
             pipeline.result(pipeline.submit(frame), out)
             assert np.abs(out.cpu().numpy().astype(int) - expected).max() <= 1
     assert all(ms >= 0 for ms in pipeline.time_stages(frames[0]).values())
+
+
+@pytest.mark.needs_cuda
+def test_the_gil_is_free_while_a_frame_is_on_its_way() -> None:
+    import threading
+    import time
+
+    import numpy as np
+
+    size = {"frame": (2160, 3840, 3), "result": (2160, 3840, 3), "input": (3, 64, 64), "output": (3, 64, 64)}
+    pipeline = _core.FramePipeline(lambda slot, x, y, stream: None, **size, **TYPES)
+    frame = np.zeros((2160, 3840, 3), np.uint8)
+    out = np.empty_like(frame)
+    ticks, stop = [0], threading.Event()
+
+    def count() -> None:
+        while not stop.is_set():
+            ticks[0] += 1
+            time.sleep(0)
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    try:
+        before = ticks[0]
+        for _ in range(20):
+            pipeline.result(pipeline.submit(frame), out)
+        during = ticks[0] - before
+    finally:
+        stop.set()
+        counter.join()
+    assert during > 50
