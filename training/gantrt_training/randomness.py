@@ -40,11 +40,15 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def rehearsal(nets: Sequence[nn.Module]) -> Iterator[None]:
-    """What runs within can be run again with the same outcome: torch's generators and the buffers of `nets` go back."""
+    """What runs within can be run again with the same outcome: torch's generators and the buffers of `nets` go back.
+
+    While a CUDA graph is captured generators cannot go back; what runs within must not draw then.
+    """
     buffers = [buffer for net in nets for buffer in net.buffers()]
     before = [buffer.clone() for buffer in buffers]
     devices = {p.device.index for net in nets for p in net.parameters() if p.is_cuda}
-    with torch.random.fork_rng(list(devices)):
+    captured = bool(devices) and torch.cuda.is_current_stream_capturing()
+    with torch.random.fork_rng(list(devices), enabled=not captured):
         yield
     for buffer, value in zip(buffers, before, strict=True):
         buffer.copy_(value)

@@ -39,6 +39,7 @@ class Recipe:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of convolutions; weights and losses stay fp32
     channels_last: bool = False  # how pictures and features lie in memory: often faster on a GPU with bf16 or fp16
     compile: Compile = "none"  # torch.compile's mode: default, max-autotune, reduce-overhead (with CUDA graphs)
+    cuda_graph: bool = False  # whole steps are replayed as CUDA graphs: much faster on a GPU at small batches
     accumulate: int = 1  # batches whose gradients make one step
     sync_batchnorm: bool = False  # BatchNorm goes by the pictures of all processes
     ema: float = 0.0  # decay of a moving average of the generators, which samples and export then show; 0: none
@@ -85,6 +86,11 @@ class Recipe:
             raise UsageError(
                 f"{self.family}: preprocess={self.preprocess} leaves pictures their own sizes, and these networks "
                 f"take {rule.fixed[0]}x{rule.fixed[1]} only; cut them (preprocess=resize_and_crop)"
+            )
+        if self.cuda_graph and self.preprocess in UNCUT:
+            raise UsageError(
+                f"{self.family}: cuda_graph wants pictures of one size, and preprocess={self.preprocess} leaves them "
+                "their own; cut them (preprocess=resize_and_crop), or set cuda_graph=false"
             )
         scale = getattr(config, "load_scale", 1.0)
         return Preparation(

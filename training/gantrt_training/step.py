@@ -22,7 +22,9 @@ from .nets.norm import NormMode
 from .nets.spectral import iterates
 from .nets.synced import synchronise
 from .penalties import NO_PENALTIES, Penalties, with_penalties
+from .pool import StaticPool
 from .randomness import random_state, rehearsal, set_random_state
+from .step_graph import CudaCapture, Noted, StepGraphs, make_capturable, refuse_what_no_graph_holds
 
 
 class Training:
@@ -42,6 +44,7 @@ class Training:
         sync_batchnorm: bool = False,
         channels_last: bool = False,
         compile: Compile = "none",
+        cuda_graph: bool = False,
     ) -> None:
         """
         accumulate      batches whose gradients make one step
@@ -50,6 +53,7 @@ class Training:
         sync_batchnorm  BatchNorm goes by the pictures of all processes
         channels_last   how weights and pictures lie in memory
         compile         torch.compile's mode, for all networks; they stay as they are in `nets`
+        cuda_graph      whole steps are captured and replayed; see step_graph.py
         """
         self.family, self.config, self.fabric, self.steps_per_epoch = family, config, fabric, steps_per_epoch
         self.accumulate = accumulate
@@ -69,12 +73,31 @@ class Training:
         if self.world.rank:
             for pool in self.pools.values():
                 pool.differ(self.world.rank)
+        capture = CudaCapture(fabric.device) if cuda_graph else None
+        static = {name: StaticPool(pool) for name, pool in self.pools.items()} if capture else {}
+        self.pools |= static
         self.phases = with_penalties(family, config, family.phases(config, self.pools), penalties)
-        self.optimizers = {name: _ready(o, fabric) for name, o in family.optimizers(self.nets, config).items()}
+        self.optimizers = {
+            name: _ready(o, fabric, static=cuda_graph) for name, o in family.optimizers(self.nets, config).items()
+        }
+        self._lr = {name: float(o.param_groups[0]["lr"]) for name, o in self.optimizers.items()}
         self._generators = set(family.generators.values())
         self._iterates = iterates(self.nets)
         self._sets = {phase.trains: _sets(self.nets, set(phase.trains)) for phase in self.phases}
         self.averages = Averages(self.nets, family.generators.values(), ema) if ema else None
+        self._graphs: StepGraphs | None = None
+        if capture is not None:
+            refuse_what_no_graph_holds(
+                processes=self.world.size,
+                precision=fabric.strategy.precision,
+                compile=compile,
+                twice=accumulate > 1
+                and bool(getattr(config, "dropout", 0.0))
+                and not self._moves_generators(self.phases[0]),
+            )
+            if self.averages is not None:
+                self.averages.make_static(fabric.device)
+            self._graphs = StepGraphs(self._work, static, capture)
 
     def step(self, a: Tensor, b: Tensor) -> None:
         """One training step on (accumulate * n, c, h, w) pictures in [-1, 1] on the device.
@@ -83,14 +106,22 @@ class Training:
         what earlier phases of the step have made of the networks. What it does not train is frozen meanwhile: no
         gradient is computed that nobody would use.
         """
+        due = [phase for phase in self.phases if phase.due(self.done)]
+        self._set_lr()
+        if self.averages is not None:
+            self.averages.begin(self.done)
+        for noted in (self._graphs or self._work)(a, b, due):
+            self.losses.add(self.done, *noted)
+        self.done += 1
+
+    def _work(self, a: Tensor, b: Tensor, due: Sequence[Phase]) -> list[Noted]:
+        """The step itself. Nothing in it depends on which step it is but through tensors on the device."""
         a, b = (side.contiguous(memory_format=self._format) for side in (a, b))
         batches = [
             {"a": part_a, "b": part_b}
             for part_a, part_b in zip(a.chunk(self.accumulate), b.chunk(self.accumulate), strict=True)
         ]
-        due = [phase for phase in self.phases if phase.due(self.done)]
-        self._set_lr()
-        made = self._forward(batches, due)
+        made, noted = self._forward(batches, due), []
         for phase in due:
             optimizer = self.optimizers[phase.name]
             optimizer.zero_grad()
@@ -102,10 +133,10 @@ class Training:
                 self.fabric.clip_gradients(self.nets, optimizer, max_norm=self.clip_grad, error_if_nonfinite=False)
             optimizer.step()
             phase.after(self.nets)
-            self.losses.add(self.done, phase.name, names, values)
+            noted.append(Noted(phase.name, names, values))
         if self.averages is not None and any(map(self._moves_generators, due)):
-            self.averages.update(self.nets, self.done)
-        self.done += 1
+            self.averages.move(self.nets)
+        return noted
 
     def _moves_generators(self, phase: Phase) -> bool:
         return not self._generators.isdisjoint(phase.trains)
@@ -164,7 +195,7 @@ class Training:
 
     def lr(self) -> dict[str, float]:
         """The learning rate of the last step, by phase."""
-        return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self.optimizers.items()}
+        return dict(self._lr)
 
     def state(self) -> dict[str, Any]:
         """All that is not a weight and that the next step depends on; {} in all processes but the first."""
@@ -202,13 +233,21 @@ class Training:
                 buffer.copy_(own["buffers"][name])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         set_random_state(own["random"])
+        if self._graphs is not None:
+            self._graphs.drop()
+            self.nets.zero_grad()  # gradients lie in the graphs' memory
         self.done, self.order = int(state["step"]), int(state.get("order", 0))
 
     def _set_lr(self) -> None:
         factor = self.family.lr_factor(self.config, self.done, self.steps_per_epoch)
-        for optimizer in self.optimizers.values():
+        for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+                lr = group["initial_lr"] * factor
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(lr)
+                else:
+                    group["lr"] = lr
+            self._lr[name] = optimizer.param_groups[0]["initial_lr"] * factor
 
 
 def upload(pictures: Tensor, device: torch.device) -> Tensor:
@@ -218,12 +257,17 @@ def upload(pictures: Tensor, device: torch.device) -> Tensor:
     return to_float(pictures)
 
 
-def _ready(optimizer: Optimizer, fabric: Fabric) -> Any:
-    """The optimiser as the loop uses it: it knows its base rate, and Adam moves all weights in one call."""
+def _ready(optimizer: Optimizer, fabric: Fabric, *, static: bool) -> Any:
+    """The optimiser as the loop uses it: it knows its base rate, and Adam moves all weights in one call.
+
+    static  it is to step within a CUDA graph
+    """
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
         if type(optimizer) is torch.optim.Adam and not group["foreach"]:
             group["fused"] = True
+    if static:
+        make_capturable(optimizer, fabric.device)
     return fabric.setup_optimizers(optimizer)
 
 

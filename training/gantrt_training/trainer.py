@@ -79,6 +79,7 @@ def train(
         sync_batchnorm=recipe.sync_batchnorm,
         channels_last=recipe.channels_last,
         compile=recipe.compile,
+        cuda_graph=recipe.cuda_graph,
     )
     if world.rank:
         seed_everything(seed_of_process(recipe.seed, world.rank))
