@@ -2,11 +2,13 @@
 
     python bench/quality.py facades RUN     pix2pix, label map → photograph
     python bench/quality.py digits DEMO     CycleGAN 6 ↔ 9: what `gantrt demo -o DEMO` left
+    python bench/quality.py facades --grade OUT --data DIR
+                                            what `bench/paper_training.py facades -o OUT` left; selfie2anime alike
 
 Writes bench/results/quality_<name>.json and, of the photographs, a grid of translations to docs/images. All rows are
 graded alike, over equally many pictures:
 
-    last, best    translations by the exported engine of these checkpoints
+    last, best    translations by the exported engine of these checkpoints; with --grade those in OUT, by torch in fp32
     jpeg 95, 75   the last one's translations, compressed and read again: what saved JPEGs would be graded (photographs)
     input         the pictures given, untranslated: what doing nothing is graded
     real          other real pictures of the wanted domain, from the training split: what the best one can hope for
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -34,11 +37,13 @@ import torch
 from gantrt.cli import main as gantrt_command
 from gantrt_training import checkpoint
 from gantrt_training.data import Data, Side
+from gantrt_training.family import load_family
 from gantrt_training.metrics import choose
 from gantrt_training.metrics.feature_cache import FeatureCache, default_cache_file
 from gantrt_training.metrics.grader import Grader
 from gantrt_training.pictures import Picture
-from gantrt_training.recipe import Recipe
+from gantrt_training.recipe import Recipe, config_from
+from paper_training import read_zips  # the script beside this one
 
 HERE = Path(__file__).parent
 COLUMNS, ROWS, TILE = 6, 3, 192  # of the grid of photographs
@@ -49,34 +54,40 @@ Pictures = list[Picture]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["facades", "digits"])
-    parser.add_argument("run", type=Path, help="RUN of the training, or DEMO")
+    parser.add_argument("name", choices=["facades", "digits", "selfie2anime"])
+    parser.add_argument("run", type=Path, nargs="?", help="RUN of the training, or DEMO")
+    parser.add_argument("--grade", type=Path, metavar="OUT", help="pictures that were translated elsewhere, instead")
     parser.add_argument("--data", help="of the training, where it lies elsewhere now")
     parser.add_argument("--pictures", type=int, default=0, help="at most so many; default: the whole split")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results", help="folder of the JSON")
     parser.add_argument("--images", type=Path, default=HERE.parent / "docs" / "images", help="folder of the grid")
     args = parser.parse_args()
-    begin, run = time.perf_counter(), args.run / "run" if args.name == "digits" else args.run
-    recipe = Recipe.load(run / "recipe.json")
+    if (args.run is None) == (args.grade is None):
+        parser.error("give either RUN or --grade OUT")
+    begin = time.perf_counter()
+    made_by = Elsewhere(args.grade) if args.grade else Saved(args.run / "run" if args.name == "digits" else args.run)
+    recipe = made_by.recipe
+    if args.grade and not args.data:
+        parser.error("--grade needs --data: the folder that OUT was trained on")
     family, config = recipe.load_family(), recipe.config
     channels = (config.channels_a, config.channels_b)
     folder = Path(args.data or recipe.data)
     data = Data(folder, channels, recipe.preparation(), paired=family.paired, swap=recipe.swap)
     bench = Bench(data, args.pictures)
     for direction in family.generators:
-        shown = bench.grade_direction(run, direction)
-        if args.name == "facades":
-            write_grid(args.images / "facades_generated.jpg", shown)
-    last = checkpoint.read_description(checkpoint.weights_in(run)[-1])
+        shown = bench.grade_direction(made_by, direction)
+        if args.name != "digits":
+            way = "" if family.paired else f"_{direction}"
+            write_grid(args.images / f"{args.name}{way}_generated.jpg", shown)
     report = {
         "what": f"metrics of translations on {f'{args.pictures} pictures of ' if args.pictures else ''}the test split",
-        "command": f"python bench/quality.py {args.name} {'DEMO' if args.name == 'digits' else 'RUN'}",
+        "command": f"python bench/quality.py {args.name} {made_by.argument(args.name)}",
         "date": date.today().isoformat(),
         "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "torch": torch.__version__},
         "seconds": round(time.perf_counter() - begin),
         "training": {
             **{key: getattr(recipe, key) for key in ("family", "preset", "seed", "swap")},
-            **{"step": last.step, "epoch": last.epoch, "of_epochs": config.epochs, "size": config.size},
+            **made_by.reached(config),
             "pictures": data.summary(),
         },
         "protocol": bench.protocol,
@@ -84,6 +95,52 @@ def main() -> None:
     }
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / f"quality_{args.name}.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+class Saved:
+    """A RUN folder here: its checkpoints translate, exported."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.recipe = run, Recipe.load(run / "recipe.json")
+
+    def argument(self, name: str) -> str:
+        return "DEMO" if name == "digits" else "RUN"
+
+    def reached(self, config: Any) -> dict[str, Any]:
+        last = checkpoint.read_description(checkpoint.weights_in(self.run)[-1])
+        return {"step": last.step, "epoch": last.epoch, "of_epochs": config.epochs, "size": config.size}
+
+    def translations(self, direction: str, given: Pictures) -> dict[str, tuple[Pictures, dict[str, Any]]]:
+        """By the name of their row: pictures, and which checkpoint at what precision made them."""
+        saved = {"last": checkpoint.weights_in(self.run)[-1]}
+        if liked := checkpoint.best(self.run):
+            saved["best"] = checkpoint.weights_path(self.run, liked.step)
+        return {row: translations(weights, direction, given) for row, weights in saved.items()}
+
+
+class Elsewhere:
+    """What bench/paper_training.py left: translations of the whole test split, and what they come from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.about = folder, json.loads((folder / "training.json").read_text())
+        raw = self.about["recipe"]
+        config = config_from(load_family(raw["family"]), raw["config"], folder)
+        keys = {field.name for field in dataclasses.fields(Recipe)} - {"config"}
+        self.recipe = Recipe(config=config, **{key: raw[key] for key in keys if key in raw})
+
+    def argument(self, name: str) -> str:
+        return "--grade OUT"
+
+    def reached(self, config: Any) -> dict[str, Any]:
+        keys = ("step", "length", "preset_length", "ended_early", "training_seconds", "machine", "command", "date")
+        return {key: self.about[key] for key in keys} | {"size": config.size}
+
+    def translations(self, direction: str, given: Pictures) -> dict[str, tuple[Pictures, dict[str, Any]]]:
+        made = read_zips(self.folder, direction)
+        if len(made) < len(given):
+            raise SystemExit(f"bench: {self.folder} has {len(made)} pictures {direction}, the test split {len(given)}")
+        made = [made[n] for n in evenly(len(made), len(given))]
+        return {"last": (made, {"step": self.about["step"], "precision": "fp32"})}
 
 
 class Bench:
@@ -101,19 +158,19 @@ class Bench:
         self._columns = (*self._grader.metrics, *(["fid_pytorch_fid"] if self._photographs else []))
         self.protocol = self._grader.protocol()
 
-    def grade_direction(self, run: Path, direction: str) -> Pictures:
+    def grade_direction(self, made_by: Saved | Elsewhere, direction: str) -> Pictures:
         """Some translations of the last checkpoint."""
-        sides = [self.data.test_a, self.data.test_b, self.data.a, self.data.b]
-        a, b, more_a, more_b = (some(side, self.count or len(self.data.test_a)) for side in sides)
-        given, wanted, real = (a, b, more_b) if direction == "a2b" else (b, a, more_a)
+        test_a, test_b = self.data.test_a, self.data.test_b
+        given_side, wanted_side, more = (
+            (test_a, test_b, self.data.b) if direction == "a2b" else (test_b, test_a, self.data.a)
+        )
+        count = self.count or len(given_side)
+        given, wanted, real = (some(side, count) for side in (given_side, wanted_side, more))
         print(f"{direction:<12}" + "".join(f"{name:>18}" for name in self._columns))
-        saved = {"last": checkpoint.weights_in(run)[-1]}
-        if liked := checkpoint.best(run):
-            saved["best"] = checkpoint.weights_path(run, liked.step)
         made = {}
-        for row, weights in saved.items():
-            made[row], facts = translations(weights, direction, given)
-            self.grade(direction, row, made[row], wanted, **facts)
+        for row, (pictures, facts) in made_by.translations(direction, given).items():
+            made[row] = pictures
+            self.grade(direction, row, pictures, wanted, **facts)
         for quality in (95, 75) if self._photographs else ():
             self.grade(direction, f"jpeg {quality}", [as_jpeg(picture, quality) for picture in made["last"]], wanted)
         self.grade(direction, "input", given, wanted)
@@ -158,7 +215,12 @@ def exported(weights: Path, direction: str) -> Iterator[Path]:
 
 def some(side: Side, count: int) -> Pictures:
     """At most `count` pictures, evenly chosen, as they are tested."""
-    return [side.whole(n) for n in np.linspace(0, len(side) - 1, min(count, len(side))).round().astype(int).tolist()]
+    return [side.whole(n) for n in evenly(len(side), count)]
+
+
+def evenly(length: int, count: int) -> list[int]:
+    chosen: list[int] = np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+    return chosen
 
 
 def as_jpeg(picture: Picture, quality: int) -> Picture:

@@ -1,18 +1,20 @@
 """How fast a training step is: ours, and ours with what can be turned on, beside the reference order.
 
-    python bench/training.py [--family F ...] [--variant V ...] [--size 64] [--batch N] [--steps 10] [--device auto]
-    python bench/training.py --full --device cuda --family cyclegan ugatit     # the papers' widths, batch 1, 256x256
+    python bench/training.py [--family F ...] [--variant V ...] [--size 64] [--batch N] [--steps N] [--device auto]
+    python bench/training.py --full --device cuda [--no-compile]     # the papers' widths and sizes
 
 The reference order is that of the reference implementations: pictures are made anew for every phase, nothing is frozen,
-passes are single and in fp32, Adam steps tensor by tensor. All sides use our networks, start from the same weights and
-take turns within one run, so what else the machine does hits all alike; a ratio is the median over these turns.
-A variant is words joined by +: plain, together, bf16, fp16, channels_last, compile, graphs, ema.
-Writes bench/results/training_<device>[_full].json.
+passes are single and in fp32 (on a GPU with TF32, as all sides are), Adam steps as torch's default does. All sides use
+our networks, start from the same weights and take turns within one run, so what else the machine does hits all alike; a
+ratio is the median over these turns. A variant is words joined by +: plain, together, bf16, fp16, channels_last,
+compile, reduce_overhead (compiled, its passes CUDA graphs), graph (the whole step one CUDA graph), ema.
+Writes bench/results/training_<device>[_full].json after each family; a variant that fails is a row with its error.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -46,13 +48,19 @@ SMALL: dict[str, dict[str, Any]] = {  # widths that let a CPU make many steps in
 CPU_VARIANTS = ["plain", "together", "bf16", "together+bf16"]
 GPU_VARIANTS = [
     "plain",
-    "together",
-    "together+bf16",
     "together+bf16+channels_last",
-    "together+bf16+compile",
-    "together+bf16+channels_last+compile",
-    "together+bf16+graphs",
+    "together+graph",
+    "together+bf16+graph",
+    "together+bf16+channels_last+graph",
+    "together+bf16+channels_last+compile+graph",
 ]
+COMPILED = {"compile", "reduce_overhead"}
+WORDS = {"together", "bf16", "fp16", "channels_last", "graph", "ema"} | COMPILED
+WARM_UP = {"cpu": 3, "cuda": 12}  # steps of each side; on a GPU until DiscoGAN's phases have been captured too
+TURN = {"cpu": 1, "cuda": 10}  # steps of each side in a turn; a GPU is waited for at its end
+LEAST_TURNS = 3
+
+Row = dict[str, Any]
 
 
 def naive_step(training: Training, batch: Mapping[str, Tensor]) -> None:
@@ -76,95 +84,181 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--family", nargs="+", default=list_families(), choices=list_families())
     parser.add_argument("--variant", nargs="+", help="default: what a CPU or a GPU may gain by")
+    parser.add_argument("--no-compile", action="store_true", help="without the default variants that are compiled")
     parser.add_argument("--size", type=int, help="pixels; default: 64, or the paper's with --full")
     parser.add_argument("--batch", type=int, help="default: the family's")
-    parser.add_argument("--steps", type=int, default=10, help="of each side, after 3 to warm up")
+    parser.add_argument("--steps", type=int, help="of each side, after those that warm up; default: 10, on a GPU 100")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each family on a GPU; then no turn begins")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--full", action="store_true", help="the paper's widths and sizes instead of small ones")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS, help="folder of the JSON")
     parser.add_argument("--solo", help=argparse.SUPPRESS)  # the memory of one side, in a process of its own
+    parser.add_argument("--no-busy", action="store_true", help="without the share of time that a GPU computes")
     args = parser.parse_args()
+    unknown = {word for name in args.variant or [] for word in name.split("+")} - WORDS - {"plain"}
+    if unknown:
+        parser.error(f"there is no variant {unknown.pop()!r}; words are plain, {', '.join(sorted(WORDS))}")
     if args.solo:
         print(json.dumps(solo(args.family[0], args.solo, args)))
         return
-    rows = [row for family in args.family for row in measure(family, args)]
-    device = rows[0]["device"].partition(":")[0]
+    device = open_fabric(args.device, "fp32").device
     report = {
         "what": "training steps, images/s of one side: variants of ours, and the reference order",
         "command": " ".join(["python", *sys.argv]),
         "date": date.today().isoformat(),
-        "machine": machine(rows[0]["device"]),
-        "rows": rows,
+        "machine": machine(str(device)),
+        "rows": [],
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"training_{device}{'_full' if args.full else ''}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    for row in rows:
-        busy = "" if row["gpu_busy"] is None else f", GPU busy {row['gpu_busy']:4.0%}"
-        print(
-            f"{row['family']:<10} {row['variant']:<32} {row['images_per_s']:9.2f} images/s  {row['ratio']:5.2f}x"
-            f"  {row['memory_mib']:7.0f} MiB{busy}"
-        )
+    path = args.output / f"training_{device.type}{'_full' if args.full else ''}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for family in args.family:
+        begin = time.perf_counter()
+        rows = measure(family, device, args)
+        report["rows"] += rows
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        for row in rows:
+            print(_line(row))
+        print(f"{family:<10} took {time.perf_counter() - begin:.0f} s", flush=True)
     print(path)
 
 
-def measure(family: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+def _line(row: Row) -> str:
+    start = f"{row['family']:<10} {row['variant']:<44}"
+    if "error" in row:
+        return f"{start} {row['error']}"
+    busy = "" if row["gpu_busy"] is None else f", GPU busy {row['gpu_busy']:4.0%}"
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:5.2f}x"
+    return f"{start} {row['images_per_s']:9.2f} images/s  {ratio}  {row['memory_mib']:7.0f} MiB{busy}"
+
+
+def measure(family: str, device: torch.device, args: argparse.Namespace) -> list[Row]:
     """A row for each side, from steps that take turns."""
-    on_gpu = open_fabric(args.device, "fp32").device.type == "cuda"
-    names = ["reference", *(args.variant or (GPU_VARIANTS if on_gpu else CPU_VARIANTS))]
+    sides: dict[str, Side] = {}
+    facts: dict[str, Row] = {name: {"family": family, "variant": name} for name in variants(family, device, args)}
+    ways = [lambda name: _warm(family, name, device, args, sides)]
+    if device.type == "cpu":  # in small processes, so before this one grows
+        ways.insert(0, lambda name: _solo_elsewhere(family, name, args))
+    for way in ways:
+        for name, known in facts.items():
+            try:
+                known |= {} if "error" in known else way(name)
+            except Exception as error:  # one that cannot be built says nothing about the others
+                known["error"] = _reason(error)
+    seconds = _take_turns(sides, device, args, facts)
+    for name, (training, step) in sides.items():
+        if "error" not in facts[name]:
+            busy = None if device.type == "cpu" or args.no_busy else _busy(step, device)
+            facts[name] |= _row(training, seconds[name], seconds.get("reference"), busy)
+    sides.clear()
+    _free(device)
+    return list(facts.values())
+
+
+def variants(family: str, device: torch.device, args: argparse.Namespace) -> list[str]:
+    chosen = args.variant or (GPU_VARIANTS if device.type == "cuda" else CPU_VARIANTS)
+    if args.no_compile:
+        chosen = [name for name in chosen if not COMPILED & set(name.split("+"))]
     if family not in ("cyclegan", "ugatit"):  # the others have nothing to pass together
-        names = list(
-            dict.fromkeys("+".join(w for w in name.split("+") if w != "together") or "plain" for name in names)
-        )
-    alone = {name: _solo_elsewhere(family, name, args) for name in names}
-    sides = {name: _side(family, name, args) for name in names}
-    config, device = sides["reference"][0].config, sides["reference"][0].fabric.device
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for n in range(3 + args.steps):
+        chosen = ["+".join(word for word in name.split("+") if word != "together") or "plain" for name in chosen]
+    return list(dict.fromkeys(["reference", *chosen]))
+
+
+Side = tuple[Training, Callable[[], None]]
+
+
+def _warm(family: str, name: str, device: torch.device, args: argparse.Namespace, sides: dict[str, Side]) -> Row:
+    """Add a side that is ready; on a GPU also what it needs: MiB at the peak, and those that it keeps between steps."""
+    _free(device)
+    on_gpu = device.type == "cuda"
+    before = (torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)) if on_gpu else (0, 0)
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    training, step = _side(family, name, args)
+    for _ in range(WARM_UP[device.type]):
+        step()
+    training.losses.take()
+    if not on_gpu:
+        sides[name] = training, step
+        return {}
+    peak = torch.cuda.max_memory_allocated(device) - before[0]
+    _free(device)
+    held = torch.cuda.memory_reserved(device) - before[1]
+    sides[name] = training, step
+    return {"memory_mib": round(max(peak, held) / 2**20, 1), "held_mib": round(held / 2**20, 1)}
+
+
+def _take_turns(
+    sides: dict[str, Side], device: torch.device, args: argparse.Namespace, facts: dict[str, Row]
+) -> dict[str, list[float]]:
+    """Seconds of a step, by side and turn."""
+    turn = TURN[device.type]
+    turns = max(1, (args.steps or (10 if turn == 1 else 100)) // turn)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    begin = time.perf_counter()
+    for n in range(turns):
+        if device.type == "cuda" and n >= LEAST_TURNS and time.perf_counter() - begin > args.seconds:
+            break
         for name, (training, step) in sides.items():
-            took = _timed(step, device)
-            if n >= 3:
-                seconds[name].append(took)
-            training.losses.take()
-    return [
-        {
-            "family": family,
-            "variant": name,
-            "size": config.size,
-            "batch": config.batch,
-            "overrides": _overrides(family, args),
-            "device": str(device),
-            "images_per_s": round(config.batch / statistics.median(seconds[name]), 3),
-            "ratio": round(_ratio(seconds["reference"], seconds[name]), 3),
-            "steps": args.steps,
-            **alone[name],
-        }
-        for name in names
-    ]
+            if "error" in facts[name]:
+                continue
+            try:
+                seconds[name].append(_timed(step, turn, device))
+                training.losses.take()
+            except Exception as error:
+                facts[name]["error"] = _reason(error)
+    return seconds
 
 
-def solo(family: str, variant: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Memory at the peak of a step in MiB, over what an idle process has; the share of time in which a GPU computes."""
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    training, step = _side(family, variant, args)
+def _row(training: Training, seconds: list[float], reference: list[float] | None, busy: float | None) -> Row:
+    """busy  seconds of a step in which the GPU computes"""
+    config, step = training.config, statistics.median(seconds)
+    comparable = reference is not None and len(reference) == len(seconds)
+    return {
+        "size": config.size,
+        "batch": config.batch,
+        "device": str(training.fabric.device),
+        "images_per_s": round(config.batch / step, 3),
+        "ms_per_step": round(step * 1e3, 3),
+        "ratio": round(_ratio(reference or [], seconds), 3) if comparable else None,
+        "turns": len(seconds),
+        "steps": len(seconds) * TURN[training.fabric.device.type],
+        "gpu_busy": round(min(1.0, busy / step), 3) if busy else None,
+    }
+
+
+def _busy(step: Callable[[], None], device: torch.device, steps: int = 3) -> float:
+    """Seconds of a step in which the GPU computes: the sum over its kernels."""
+    torch.cuda.synchronize(device)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize(device)
+    return sum(event.device_time_total for event in profile.events()) / 1e6 / steps
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:300]
+
+
+def solo(family: str, variant: str, args: argparse.Namespace) -> Row:
+    """Memory at the peak of a step on a CPU in MiB, over what an idle process has."""
+    idle = _peak_mib()
+    _, step = _side(family, variant, args)
     for _ in range(3):
         step()
-    if training.fabric.device.type != "cuda":
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return {"memory_mib": round(peak - idle, 1), "gpu_busy": None}
-    torch.cuda.reset_peak_memory_stats()
-    activities = [torch.profiler.ProfilerActivity.CUDA]
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=activities) as profile:
-        begin = time.perf_counter()
-        for _ in range(5):
-            step()
-        torch.cuda.synchronize()
-        wall = time.perf_counter() - begin
-    busy = sum(event.device_time_total for event in profile.events()) / 1e6
-    return {
-        "memory_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1),
-        "gpu_busy": round(min(1.0, busy / wall), 3),
-    }
+    return {"memory_mib": round(_peak_mib() - idle, 1)}
+
+
+def _peak_mib() -> float:
+    """Of this process. Linux counts a parent's peak as its children's, but for VmHWM."""
+    line = next((line for line in _lines("/proc/self/status") if line.startswith("VmHWM:")), None)
+    return int(line.split()[1]) / 1024 if line else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _solo_elsewhere(family: str, variant: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -177,17 +271,14 @@ def _solo_elsewhere(family: str, variant: str, args: argparse.Namespace) -> dict
     return answer
 
 
-def _side(family: str, variant: str, args: argparse.Namespace) -> tuple[Training, Callable[[], None]]:
+def _side(family: str, variant: str, args: argparse.Namespace) -> Side:
     """A fresh training, and its step on random pictures."""
     words = set(variant.split("+")) - {"plain", "reference"}
-    unknown = words - {"together", "bf16", "fp16", "channels_last", "compile", "graphs", "ema"}
-    if unknown:
-        raise SystemExit(f"bench: there is no variant {unknown.pop()!r}")
     overrides = _overrides(family, args) | ({"together": True} if "together" in words else {})
     recipe = make_recipe(family, "", "paper", overrides)
     config = recipe.config
     precision = next(iter(words & {"bf16", "fp16"}), "fp32")
-    mode: Compile = "reduce-overhead" if "graphs" in words else "default" if "compile" in words else "none"
+    mode: Compile = "reduce-overhead" if "reduce_overhead" in words else "default" if "compile" in words else "none"
     check_size(recipe.load_family(), config)
     seed_everything(0)
     training = Training(
@@ -198,6 +289,7 @@ def _side(family: str, variant: str, args: argparse.Namespace) -> tuple[Training
         ema=0.999 if "ema" in words else 0.0,
         channels_last="channels_last" in words,
         compile=mode,
+        cuda_graph="graph" in words,
     )
     device = training.fabric.device
     shapes = [(config.batch, channels, config.size, config.size) for channels in (config.channels_a, config.channels_b)]
@@ -206,7 +298,7 @@ def _side(family: str, variant: str, args: argparse.Namespace) -> tuple[Training
         return training, lambda: training.step(a, b)
     for optimizer in training.optimizers.values():
         for group in optimizer.param_groups:
-            group["fused"] = group["foreach"] = False
+            group["fused"] = group["foreach"] = None
     return training, lambda: naive_step(training, {"a": a, "b": b})
 
 
@@ -223,24 +315,34 @@ def _ratio(reference: list[float], ours: list[float]) -> float:
 
 
 def machine(device: str) -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
-    return {
+    facts = {
         "cpu": cpu or platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": gpu,
+        "gpu": None,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+    if not device.startswith("cuda"):
+        return facts
+    from gpu_machine import about  # the script beside this one
+
+    gpu = about()
+    name, tf32 = torch.cuda.get_device_name(device), torch.backends.cudnn.allow_tf32
+    return facts | {"gpu": name, "clocks": gpu["gpu"], "versions": gpu["versions"], "tf32": tf32}
 
 
-def _timed(step: Callable[[], None], device: torch.device) -> float:
-    begin = time.perf_counter()
-    step()
+def _timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
+    """Seconds of each of so many steps."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
+    begin = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - begin) / steps
 
 
 def _lines(path: str) -> list[str]:
