@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "tests" / "cuda_on_cpu"
 CSRC = ROOT / "csrc"
 SOURCES = [*CSRC.glob("kernels/*.cu"), *CSRC.glob("pipeline/*.cu"), *HERE.glob("*.cpp")]
-SOURCES += [CSRC / "kernels" / "norm_act.cpp", CSRC / "kernels" / "pixels.cpp"]
+SOURCES += [CSRC / "kernels" / f"{name}.cpp" for name in ("norm_act", "parallel", "pixels")]
 FLAGS = ["-std=c++17", "-O1", "-mf16c", "-fPIC", "-U_FORTIFY_SOURCE", "-w", f"-I{HERE}"]
 
 
@@ -37,7 +37,7 @@ def build(folder: Path) -> ctypes.CDLL:
         objects = list(workers.map(compile_one, SOURCES))
     run("-shared", "-pthread", *objects, "-o", str(folder / "cuda.so"))
     library = ctypes.CDLL(str(folder / "cuda.so"))
-    for name in ("run_norm_act", "collect", "time_stages", "last_error"):
+    for name in ("run_norm_act", "run_pixels", "collect", "time_stages", "last_error"):
         getattr(library, name).restype = ctypes.c_char_p
     library.make_pipeline.restype = ctypes.c_void_p
     library.submit.restype = ctypes.c_int64

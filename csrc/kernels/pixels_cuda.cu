@@ -1,7 +1,6 @@
 // Frames and tensors on CUDA: one thread per tensor pixel one way, per four frame pixels the other. Each
 // computes its own taps, from the same integers as the CPU.
-#include "block.cuh"
-#include "pixels.h"
+#include "pixels_cuda.cuh"
 
 namespace gantrt {
 namespace {
@@ -113,6 +112,7 @@ void frame_to_tensor_cuda(const PixelProblem& p, Stream stream) {
 }
 
 void tensor_to_frame_cuda(const PixelProblem& p, Stream stream) {
+  if (enlarged_to_frame(p, stream)) return;
   const int threads_wide = (p.frame.width + kFramePixels - 1) / kFramePixels;
   dispatch(p.planes.dtype, [&](auto element) {
     using T = decltype(element);

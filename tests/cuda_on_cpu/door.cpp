@@ -93,6 +93,34 @@ const char* run_norm_act(const void* x, const float* scale, const float* shift, 
   });
 }
 
+// A tensor (C, H, W) of strides in elements, and a frame (h, w, c) of a row in bytes.
+static void place(const int64_t* facts, void* x, void* frame, TensorView* tensor, TensorView* picture,
+                  PixelOptions* options) {
+  *tensor = view_of(x, static_cast<int>(facts[0]), {facts[1], facts[2], facts[3]});
+  std::copy(facts + 4, facts + 7, tensor->stride);
+  *picture = view_of(frame, static_cast<int>(DType::kUInt8), {facts[7], facts[8], facts[9]});
+  picture->stride[0] = facts[10];
+  options->color = facts[11] ? Color::kBgr : Color::kRgb;
+  options->filter = facts[12] ? Filter::kBilinear : Filter::kArea;
+  options->border = static_cast<int>(facts[13]);
+  options->tanh = facts[14] != 0;
+}
+
+// dtype, C, H, W, strides of the tensor, h, w, c, row of the frame, bgr, bilinear, border, tanh
+const char* run_pixels(void* x, void* frame, const int64_t* facts, float lo, float hi, bool to_frame) {
+  return guarded([&] {
+    TensorView tensor, picture;
+    PixelOptions options;
+    place(facts, x, frame, &tensor, &picture, &options);
+    options.lo = lo;
+    options.hi = hi;
+    if (to_frame)
+      tensor_to_frame(tensor, picture, options, 0, nullptr);
+    else
+      frame_to_tensor(picture, tensor, options, 0, nullptr);
+  });
+}
+
 // A "network": y = 1 - x / 2 of float32, and a network whose library waits, which no capture survives.
 __global__ void dim(const float* x, float* y, int count) {
   const int i = static_cast<int>(blockIdx.x * 256 + threadIdx.x);
