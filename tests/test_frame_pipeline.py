@@ -6,7 +6,7 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -27,6 +27,8 @@ class Shape:
     channels_last: bool = False
     bgr: bool = False
     waits: bool = False  # what no capture survives
+    band: int = 1 << 19  # bytes of a frame that are copied at once
+    copy_threads: int = 0
 
 
 class Pipeline:
@@ -34,7 +36,8 @@ class Pipeline:
         self.cuda, self.shape = cuda, shape
         sizes = [self._size(size) for size in (shape.frame, shape.result, shape.tensor)]
         flags = [ctypes.c_bool(flag) for flag in (shape.channels_last, shape.bgr, shape.waits)]
-        self.handle = ctypes.c_void_p(cuda.make_pipeline(*sizes, shape.slots, *flags))
+        band = ctypes.c_int64(shape.band)
+        self.handle = ctypes.c_void_p(cuda.make_pipeline(*sizes, shape.slots, *flags, band, shape.copy_threads))
         if not self.handle:
             raise ValueError(cuda.last_error().decode())
 
@@ -87,6 +90,15 @@ def expected(shape: Shape, frame: Pixels) -> Pixels:
     return _core.tensor_to_frame(1 - 0.5 * x, out, color=color)
 
 
+BANDED = [
+    Shape(band=1000, copy_threads=1),  # 6 bands of 7 rows, the last shorter
+    Shape(band=1000, copy_threads=4, slots=3, channels_last=True),
+    Shape(band=1, copy_threads=3, slots=2),  # 13 bands of 3 rows, the last of one
+    Shape(band=1000, copy_threads=3, slots=2, waits=True),
+    Shape(frame=(3, 400, 3), result=(2, 500, 3), band=10, copy_threads=2, slots=2),  # a row is a band
+    Shape(result=(9, 11, 3), band=1000, copy_threads=2, slots=2),  # the result is one band, in the graph
+    Shape(frame=(9, 11, 3), band=1000, copy_threads=2, slots=2, bgr=True),  # the frame is
+]
 SHAPES = [
     Shape(),
     Shape(slots=3, bgr=True),
@@ -94,6 +106,7 @@ SHAPES = [
     Shape(frame=(20, 31, 1), tensor=(8, 8, 1), result=(20, 31, 1)),
     Shape(result=(64, 80, 3), tensor=(64, 64, 3)),
     Shape(slots=3, waits=True),
+    *BANDED,
 ]
 
 
@@ -111,8 +124,8 @@ def test_frames_come_out_as_from_the_cpu_kernels(emulated_cuda: ctypes.CDLL, sha
                 assert np.abs(made - expected(shape, frame)).max() <= 1
 
 
-def test_rows_may_lie_apart(emulated_cuda: ctypes.CDLL) -> None:
-    shape = Shape()
+@pytest.mark.parametrize("shape", [Shape(), *BANDED[:3]], ids=str)
+def test_rows_may_lie_apart(emulated_cuda: ctypes.CDLL, shape: Shape) -> None:
     wide = np.random.default_rng(1).integers(0, 256, (37, 60, 3), np.uint8)
     frame = wide[:, 3:56]
     canvas = np.full((37, 70, 3), 7, np.uint8)
@@ -123,8 +136,8 @@ def test_rows_may_lie_apart(emulated_cuda: ctypes.CDLL) -> None:
     assert (canvas[:, 63:] == 7).all()
 
 
-def test_one_launch_a_frame(emulated_cuda: ctypes.CDLL) -> None:
-    shape = Shape()
+@pytest.mark.parametrize("shape", [Shape(), *BANDED[:2]], ids=str)
+def test_one_launch_a_frame(emulated_cuda: ctypes.CDLL, shape: Shape) -> None:
     with pipeline(emulated_cuda, shape) as p:
         before = emulated_cuda.launches()
         for frame in frames_of(shape, 5):
@@ -132,8 +145,8 @@ def test_one_launch_a_frame(emulated_cuda: ctypes.CDLL) -> None:
         assert emulated_cuda.launches() - before == 5
 
 
-def test_threads_get_their_own_frames_back(emulated_cuda: ctypes.CDLL) -> None:
-    shape = Shape(slots=2)
+@pytest.mark.parametrize("shape", [Shape(slots=2), BANDED[1], BANDED[3]], ids=str)
+def test_threads_get_their_own_frames_back(emulated_cuda: ctypes.CDLL, shape: Shape) -> None:
     wrong: list[str] = []
 
     def work(p: Pipeline, seed: int) -> None:
@@ -150,6 +163,34 @@ def test_threads_get_their_own_frames_back(emulated_cuda: ctypes.CDLL) -> None:
         for thread in threads:
             thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("shape", BANDED, ids=str)
+def test_bands_make_the_bits_of_one_piece(emulated_cuda: ctypes.CDLL, shape: Shape) -> None:
+    """And a frame on the GPU between two from the host disturbs neither."""
+    frames = frames_of(shape, 3 * shape.slots)
+    with pipeline(emulated_cuda, replace(shape, band=1 << 19, waits=False)) as p:
+        whole = [p.collect(p.submit(frame)) for frame in frames]
+    with pipeline(emulated_cuda, shape) as p:
+        for first in range(0, len(frames), shape.slots):
+            on_gpu = first == shape.slots
+            some = range(first, first + shape.slots)
+            for i, ticket in [(i, p.submit(frames[i], on_gpu)) for i in some]:
+                assert np.array_equal(p.collect(ticket, on_gpu=on_gpu), whole[i])
+
+
+@pytest.mark.parametrize("copies", [0, 2, 5, 6, 8, 11])
+def test_a_copy_that_cuda_refuses_frees_the_slot_when_nothing_of_it_is_on_its_way(
+    emulated_cuda: ctypes.CDLL, copies: int
+) -> None:
+    shape = BANDED[0]  # six bands in, six out
+    first, second = frames_of(shape, 2)
+    with pipeline(emulated_cuda, shape) as p:
+        emulated_cuda.refuse_a_copy_after(copies)
+        with pytest.raises(ValueError, match="frame_pipeline: CUDA says an error of the emulator"):
+            p.submit(first)
+        for frame in (second, first):
+            assert np.abs(p.collect(p.submit(frame)).astype(int) - expected(shape, frame)).max() <= 1
 
 
 def test_what_makes_no_sense_is_refused(emulated_cuda: ctypes.CDLL) -> None:

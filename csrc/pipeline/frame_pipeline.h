@@ -1,8 +1,11 @@
 // Frame in, network, frame out, on CUDA: for each slot one graph of
 //   copy in -> frame_to_tensor -> the network -> tensor_to_frame -> copy out
-// launched by one call, so that no stage waits for the host.
+// launched by one call, so that no stage waits for the host. Of large frames the graph holds the middle
+// three: they are copied in bands of rows, by several threads, one band to or from pinned memory while others
+// are on the bus.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <condition_variable>
 #include <cstdint>
@@ -37,6 +40,8 @@ struct FramePipelineOptions {
   FrameSize frame{}, result{};
   TensorSize input{}, output{};
   PixelOptions to_tensor, to_frame;
+  int64_t band_bytes = 512 << 10;  // of a host frame, about, that are copied at once
+  int copy_threads = 0;            // 0: half of the CPUs, but no more than six
 };
 
 // Queues the network on `stream`, from device memory to device memory. It is called while a slot is made:
@@ -44,6 +49,15 @@ struct FramePipelineOptions {
 // than as its library allows; and for every frame if that capture was refused. A slot is used by one frame at
 // a time.
 using Enqueue = std::function<void(int slot, void* input, void* output, Stream stream)>;
+
+// Rows of a host frame that are copied at once.
+struct Bands {
+  int64_t row = 0, height = 0;  // bytes of a row, rows of the frame
+  int64_t rows = 0, count = 0;  // rows of a band, bands
+
+  int64_t begin(int64_t band) const { return band * rows; }
+  int64_t size(int64_t band) const { return std::min(rows, height - begin(band)); }
+};
 
 // Times in ms of the five stages of a frame.
 struct StageTimes {
@@ -76,13 +90,17 @@ class FramePipeline {
 
  private:
   struct Slot;
-  void queue_stages(Slot& slot, bool from_host, const std::function<void(int)>& after_stage);
+  void copy_in(Slot& slot, const TensorView& frame);
+  void queue_copies_out(Slot& slot);
+  void copy_out(Slot& slot, const TensorView& out);
+  void queue_stages(Slot& slot, bool copy_in, bool copy_out, const std::function<void(int)>& after_stage);
   void capture(Slot& slot);
   Slot& take(uint64_t* ticket);
   void give_back(Slot& slot);
 
   FramePipelineOptions options_;
   Enqueue enqueue_;
+  Bands bands_in_, bands_out_;
   std::string why_no_graph_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::mutex mutex_;

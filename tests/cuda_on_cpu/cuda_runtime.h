@@ -68,6 +68,7 @@ extern std::atomic<int> launches;  // so far
 extern unsigned blocks;            // of the last
 extern bool dry;                   // launches run nothing
 extern bool backwards;             // the last thread of a block runs first
+extern std::atomic<int> copies_until_refusal;  // that is, one copy is refused; below 0: none
 
 void run(dim3 grid, dim3 block, unsigned cluster, bool in_clusters, bool all_at_once,
          const std::function<void()>& kernel);

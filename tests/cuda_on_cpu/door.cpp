@@ -127,11 +127,13 @@ __global__ void dim(const float* x, float* y, int count) {
   if (i < count) y[i] = 1.0f - 0.5f * x[i];
 }
 
-// Sizes are height, width, channels. `waits`: the network cannot be captured.
+// Sizes are height, width, channels. `waits`: the network cannot be captured. band: bytes.
 FramePipeline* make_pipeline(const int64_t* frame, const int64_t* result, const int64_t* tensor, int slots,
-                             bool channels_last, bool bgr, bool waits) {
+                             bool channels_last, bool bgr, bool waits, int64_t band, int copy_threads) {
   FramePipelineOptions options;
   options.slots = slots;
+  options.band_bytes = band;
+  options.copy_threads = copy_threads;
   options.frame = {frame[0], frame[1], frame[2]};
   options.result = {result[0], result[1], result[2]};
   options.input = {DType::kFloat32, tensor[2], tensor[0], tensor[1],
@@ -183,6 +185,8 @@ const char* time_stages(FramePipeline* pipeline, void* frame, const int64_t* siz
     std::memcpy(ms, all, sizeof(all));
   });
 }
+
+void refuse_a_copy_after(int copies) { emulator::copies_until_refusal = copies; }
 
 const char* last_error() { return error.c_str(); }
 }
