@@ -50,7 +50,7 @@ def test_frames_on_a_gpu_are_those_of_the_cpu_kernels(slots: int, layout: str) -
 
     def enqueue(slot: int, x: int, y: int, stream: int) -> None:
         with torch.cuda.stream(torch.cuda.ExternalStream(stream)):
-            torch.rsub(tensor_at(x), 1.0, alpha=0.5, out=tensor_at(y))
+            torch.mul(tensor_at(x), -0.5, out=tensor_at(y)).add_(1.0)
 
     size = {"frame": (37, 53, 3), "result": (37, 53, 3), "input": (3, 16, 32), "output": (3, 16, 32)}
     pipeline = _core.FramePipeline(enqueue, **size, **TYPES, slots=slots, layout=layout)

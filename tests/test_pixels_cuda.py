@@ -1,6 +1,7 @@
 """The pixels' CUDA kernels against float64: on the CPU by tests/cuda_on_cpu, and where there is a GPU, there.
 
-Frames no smaller than their tensor take another kernel than the rest; both are here, in every layout.
+Frames no smaller than their tensor take another kernel than the rest, and so do tensors that are smaller than their
+frame: all are here, in every layout.
 """
 
 from __future__ import annotations
@@ -61,6 +62,26 @@ ENLARGED = [
     Case(tensor=(1, 16, 20), frame=(40, 61, 3), color="bgr"),
     Case(tensor=(3, 16, 20), frame=(40, 61, 1), tanh=True),
     Case(tensor=(3, 16, 20), frame=(40, 64, 1), layout="nhwc4", dtype="float16"),
+]
+SHRUNK = [
+    Case(tensor=(3, 16, 20), frame=(40, 64, 3)),
+    Case(tensor=(3, 16, 20), frame=(40, 64, 3), color="bgr", border=3, layout="nhwc", dtype="float16"),
+    Case(tensor=(3, 16, 20), frame=(40, 64, 3), unaligned=8, layout="nhwc4", dtype="bfloat16"),
+    Case(tensor=(3, 16, 20), frame=(40, 64, 3), unaligned=4),
+    Case(tensor=(3, 39, 63), frame=(40, 64, 3), border=1),
+    Case(tensor=(3, 20, 32), frame=(40, 64, 3), border=19),
+    Case(tensor=(3, 5, 7), frame=(108, 192, 3), border=4),
+    Case(tensor=(3, 2, 300), frame=(5, 904, 3), border=1),  # two blocks wide, of a thread a pixel
+    Case(tensor=(3, 3, 96), frame=(14, 1920, 3), border=2, layout="nhwc", dtype="float16"),  # of their frame's bytes
+    Case(tensor=(3, 1, 1), frame=(256, 256, 3)),
+    Case(tensor=(3, 1, 1), frame=(2, 264, 3)),  # wider than the fast one takes
+    Case(tensor=(3, 1, 1), frame=(300, 8, 3)),
+    Case(tensor=(1, 16, 20), frame=(40, 64, 1), border=2),
+    Case(tensor=(1, 16, 20), frame=(40, 64, 3), color="bgr"),
+    Case(tensor=(3, 16, 20), frame=(40, 64, 1), layout="nhwc"),
+    Case(tensor=(3, 16, 20), frame=(40, 64, 3), resize="bilinear"),
+    Case(tensor=(3, 50, 20), frame=(40, 64, 3)),
+    Case(tensor=(3, 16, 70), frame=(40, 64, 3)),
 ]
 OTHERS = [
     Case(tensor=(3, 40, 61), frame=(16, 20, 3)),
@@ -186,7 +207,7 @@ def expected_of(case: Case, values: NDArray, value_range: tuple[float, float] = 
 
 
 @pytest.mark.parametrize("on", ON)
-@pytest.mark.parametrize("case", ENLARGED + OTHERS, ids=name_of)
+@pytest.mark.parametrize("case", ENLARGED + SHRUNK + OTHERS, ids=name_of)
 def test_tensor_to_frame_agrees_with_float64(case: Case, on: str, request: pytest.FixtureRequest) -> None:
     values = values_of(case)
     memory = memory_of(case, values)
@@ -196,16 +217,14 @@ def test_tensor_to_frame_agrees_with_float64(case: Case, on: str, request: pytes
 
 
 @pytest.mark.parametrize("on", ON)
-@pytest.mark.parametrize("case", [case for case in ENLARGED + OTHERS if not case.tanh], ids=name_of)
+@pytest.mark.parametrize("case", [case for case in ENLARGED + SHRUNK + OTHERS if not case.tanh], ids=name_of)
 def test_frame_to_tensor_agrees_with_float64(case: Case, on: str, request: pytest.FixtureRequest) -> None:
     memory = memory_of(case, np.full_like(values_of(case), np.nan))
     memory.picture[...] = np.random.default_rng(1).integers(0, 256, case.frame, np.uint8)
     request.getfixturevalue(on)(memory, FULL, False)
     channels, *sides = case.tensor
     size = (sides[0] + 2 * case.border, sides[1] + 2 * case.border)
-    expected = reference.frame_to_tensor(
-        memory.picture, size, channels, case.color, case.resize, case.border, FULL
-    )
+    expected = reference.frame_to_tensor(memory.picture, size, channels, case.color, case.resize, case.border, FULL)
     made = wide(memory.x, case.dtype)
     if case.layout != "nchw":
         assert np.isnan(made[:, :, channels:]).all()
@@ -264,4 +283,3 @@ def test_every_byte_survives_the_round_trip(layout: str, on: str, request: pytes
             memory.frame[...] = 77
             run(memory, value_range, True)
             assert np.array_equal(memory.picture, shown)
-

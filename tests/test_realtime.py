@@ -42,7 +42,7 @@ def test_frames_are_those_of_the_network_step_by_step(name: str, precision: Any,
         _, height, width = t._input
         frame = rng.integers(0, 256, (height, width, 3), np.uint8)
         assert t.frames.pipeline(frame).graph_active, t.frames.pipeline(frame).why_no_graph
-        x = torch.from_numpy(frame).cuda().permute(2, 0, 1)[None].to(t._dtype) / 127.5 - 1
+        x = (torch.from_numpy(frame).cuda().permute(2, 0, 1)[None].float() / 127.5 - 1).to(t._dtype)
         with t._as_it_runs():
             expected = ((t.network(x).float() + 1) * 127.5).round().clamp(0, 255)[0].permute(1, 2, 0)
         for _ in range(20):

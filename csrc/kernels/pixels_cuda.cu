@@ -1,5 +1,5 @@
-// Frames and tensors on CUDA: one thread per tensor pixel one way, per four frame pixels the other. Each
-// computes its own taps, from the same integers as the CPU.
+// Frames and tensors on CUDA where no faster form takes them: one thread per tensor pixel one way, per four
+// frame pixels the other. Each computes its own taps, from the same integers as the CPU.
 #include "pixels_cuda.cuh"
 
 namespace gantrt {
@@ -26,28 +26,20 @@ __global__ void __launch_bounds__(kBlockWidth* kBlockHeight) to_tensor(PixelProb
   const Taps columns = taps(p.columns, reflect(x - p.border, width), p.frame.width, width);
   float sum[3] = {0.0f, 0.0f, 0.0f};
   for (int i = rows.first; i <= rows.last; ++i) {
-    const float row_weight = weight_of(rows, i);
     const uint8_t* row = p.frame.data + i * p.frame.row;
+    float across[3] = {0.0f, 0.0f, 0.0f};
     for (int j = columns.first; j <= columns.last; ++j) {
-      const float weight = row_weight * weight_of(columns, j);
+      const float weight = weight_of(columns, j);
       const uint8_t* pixel = row + j * p.frame.pixel;
 #pragma unroll
       for (int c = 0; c < 3; ++c)
-        if (c < p.frame.channels) sum[c] += weight * static_cast<float>(pixel[c]);
+        if (c < p.frame.channels) across[c] += weight * static_cast<float>(pixel[c]);
     }
+    const float weight = weight_of(rows, i);
+#pragma unroll
+    for (int c = 0; c < 3; ++c) sum[c] += weight * across[c];
   }
-  T* out = static_cast<T*>(p.planes.data) + y * p.planes.row + x * p.planes.pixel;
-  const bool gray = p.frame.channels == 1;
-  const float red = gray || p.frame.red == 0 ? sum[0] : sum[2];
-  const float green = gray ? sum[0] : sum[1];
-  const float blue = gray || p.frame.red != 0 ? sum[0] : sum[2];
-  if (p.planes.channels == 1) {
-    *out = from_float<T>((gray ? red : luma(red, green, blue)) * p.scale + p.offset);
-    return;
-  }
-  out[0] = from_float<T>(red * p.scale + p.offset);
-  out[p.planes.plane] = from_float<T>(green * p.scale + p.offset);
-  out[2 * p.planes.plane] = from_float<T>(blue * p.scale + p.offset);
+  write_pixel(p, sum, static_cast<T*>(p.planes.data) + y * p.planes.row + x * p.planes.pixel);
 }
 
 // Plane c of the tensor, filtered at one frame pixel.
@@ -105,6 +97,7 @@ __global__ void __launch_bounds__(kBlockWidth* kBlockHeight, 4) to_frame(PixelPr
 }  // namespace
 
 void frame_to_tensor_cuda(const PixelProblem& p, Stream stream) {
+  if (shrunk_to_tensor(p, stream)) return;
   dispatch(p.planes.dtype, [&](auto element) {
     launch("frame_to_tensor", to_tensor<decltype(element)>, grid_of(p.planes.width, p.planes.height),
            dim3(kBlockWidth, kBlockHeight), stream, p);

@@ -43,16 +43,26 @@ GANTRT_HD Taps bilinear_taps(int i, int source, int target) {
 }
 
 // Pixel i covers source [i, i + 1) * source / target. In units of 1 / target of a source pixel everything is
-// whole.
-GANTRT_HD Taps area_taps(int i, int source, int target) {
+// whole: `head` of the first pixel, `target` of each that lies between, `tail` of the last, `source` in all.
+struct Area {
+  int first, last;
+  int head, tail;
+};
+
+GANTRT_HD Area area_of(int i, int source, int target) {
   const uint32_t unit = static_cast<uint32_t>(target);
   const uint32_t begin = static_cast<uint32_t>(i) * static_cast<uint32_t>(source);
   const uint32_t end = begin + static_cast<uint32_t>(source);
-  const int first = static_cast<int>(begin / unit), last = static_cast<int>((end - 1u) / unit);
+  const uint32_t first = begin / unit, last = (end - 1u) / unit;
+  return {static_cast<int>(first), static_cast<int>(last), static_cast<int>(unit - begin % unit),
+          static_cast<int>(end - last * unit)};
+}
+
+GANTRT_HD Taps area_taps(int i, int source, int target) {
+  const Area area = area_of(i, source, target);
   const float total = static_cast<float>(source);
-  const float head = static_cast<float>(unit - begin % unit);
-  const float tail = static_cast<float>(end - static_cast<uint32_t>(last) * unit);
-  return {first, last, head / total, static_cast<float>(unit) / total, tail / total};
+  return {area.first, area.last, static_cast<float>(area.head) / total, static_cast<float>(target) / total,
+          static_cast<float>(area.tail) / total};
 }
 
 GANTRT_HD Taps taps(Filter filter, int i, int source, int target) {

@@ -27,6 +27,10 @@ struct uint3 {
   unsigned x, y, z;
 };
 
+struct uint2 {
+  unsigned x, y;
+};
+
 struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
@@ -64,10 +68,10 @@ struct Device {
   int index = 0, processors = 4, blocks_per_processor = 2, capability_major = 9, largest_cluster = 16;
 };
 extern Device device;
-extern std::atomic<int> launches;  // so far
-extern unsigned blocks;            // of the last
-extern bool dry;                   // launches run nothing
-extern bool backwards;             // the last thread of a block runs first
+extern std::atomic<int> launches;              // so far
+extern unsigned blocks;                        // of the last
+extern bool dry;                               // launches run nothing
+extern bool backwards;                         // the last thread of a block runs first
 extern std::atomic<int> copies_until_refusal;  // that is, one copy is refused; below 0: none
 
 void run(dim3 grid, dim3 block, unsigned cluster, bool in_clusters, bool all_at_once,
