@@ -46,12 +46,16 @@ def main() -> None:
                 ran += 1
             except ValueError:
                 refused += 1
-    for size, color, how in itertools.product(((5, 7), (40, 30)), ("rgb", "bgr"), ("area", "bilinear")):
-        frame = to_gpu(rng.integers(0, 256, (17, 23, 3), np.uint8))
-        tensor = to_gpu(np.zeros((1, 3, *size), np.float32))
-        _core.frame_to_tensor(frame, tensor, color=color, resize=how)
-        _core.tensor_to_frame(tensor, frame, color=color, resize=how)
-        ran += 2
+    # Tensors smaller and larger than their frame, whose rows are words or not: each kernel of the pixels'.
+    for frame_size, size, color, how in itertools.product(
+        ((17, 23), (24, 32), (75, 176)), ((5, 7), (40, 30)), ("rgb", "bgr"), ("area", "bilinear")
+    ):
+        for dtype, pad in ((np.float32, 0), (np.float16, 2)):
+            frame = to_gpu(rng.integers(0, 256, (*frame_size, 3), np.uint8))
+            tensor = to_gpu(np.zeros((1, 3, size[0] + 2 * pad, size[1] + 2 * pad), dtype))
+            _core.frame_to_tensor(frame, tensor, color=color, resize=how, pad=pad)
+            _core.tensor_to_frame(tensor, frame, color=color, resize=how, crop=pad, tanh=pad > 0)
+            ran += 2
     wait()
     print(f"{ran} launches, {refused} refused by shape or GPU")
 

@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, 4) enlarge(PixelProblem p, int rows_
   const int tile_bytes = min(kTileBytes, row_bytes - tile);
 
   const int byte = tile + min(thread, tile_bytes - 1);  // the threads beyond the row repeat its last
-  Between mine = between(byte / kChannels, p.planes.width, p.frame.width);
+  const Between mine = between(byte / kChannels, p.planes.width, p.frame.width);
   if (thread == 0) columns[0] = mine.first;
   if (thread == kThreads - 1) columns[1] = mine.second;
   if (thread < tile_rows) down[thread] = between(top + thread, p.planes.height, p.frame.height);
@@ -84,37 +84,34 @@ __global__ void __launch_bounds__(kThreads, 4) enlarge(PixelProblem p, int rows_
   const int source_rows = down[tile_rows - 1].second - first_row + 1;
   const float scale = p.scale * 0x1p-8f, offset = (p.offset + 1.0f) * 0x1p-8f;
   const bool gray = p.planes.channels == 1;
-  const int64_t plane = p.planes.plane;
-  const T* source = static_cast<const T*>(p.planes.data) + first_row * p.planes.row;
+  const int64_t plane = p.planes.plane, apart = kWarps * p.planes.row;  // of the rows that a warp reads
+  const T* source = static_cast<const T*>(p.planes.data) + (first_row + warp) * p.planes.row;
   for (int i = lane; i < width; i += kWarp) {
     const int c = i % kChannels;
     const T* at = source + (first_column + i / kChannels) * p.planes.pixel;
     if (kChannels == 3 && !gray) at += (p.frame.red == 0 ? c : 2 - c) * plane;
     float values[kRowsRead];
 #pragma unroll
-    for (int k = 0; k < kRowsRead; ++k) {
-      const int row = warp + k * kWarps;
+    for (int k = 0; k < kRowsRead; ++k, at += apart) {
       values[k] = 0.0f;
-      if (row >= source_rows) continue;
-      const T* here = at + row * p.planes.row;
-      values[k] = read<T, kTanh>(here);
+      if (warp + k * kWarps >= source_rows) continue;
+      values[k] = read<T, kTanh>(at);
       if (kChannels == 1 && !gray)
-        values[k] = luma(values[k], read<T, kTanh>(here + plane), read<T, kTanh>(here + 2 * plane));
+        values[k] = luma(values[k], read<T, kTanh>(at + plane), read<T, kTanh>(at + 2 * plane));
     }
+    float* to = patch + warp * width + i;
 #pragma unroll
-    for (int k = 0; k < kRowsRead; ++k) {
-      const int row = warp + k * kWarps;
-      if (row < source_rows) patch[row * width + i] = fmaf(values[k], scale, offset);
-    }
+    for (int k = 0; k < kRowsRead; ++k, to += kWarps * width)
+      if (warp + k * kWarps < source_rows) *to = fmaf(values[k], scale, offset);
   }
   __syncthreads();
 
-  mine.first = (mine.first - first_column) * kChannels + byte % kChannels;
-  mine.second = (mine.second - first_column) * kChannels + byte % kChannels;
+  const float* left = patch + (mine.first - first_column) * kChannels + byte % kChannels;
+  const float* right = left + (mine.second - mine.first) * kChannels;
+  float* to = across + thread;
 #pragma unroll 4
-  for (int row = 0; row < source_rows; ++row)
-    across[row * kTileBytes + thread] =
-        mixed(patch[row * width + mine.first], patch[row * width + mine.second], mine.weight);
+  for (int row = 0; row < source_rows; ++row, left += width, right += width, to += kTileBytes)
+    *to = mixed(*left, *right, mine.weight);
   __syncthreads();
 
   // What a thread writes are whole words of the row, or nothing; else bytes.
@@ -142,15 +139,15 @@ __global__ void __launch_bounds__(kThreads, 4) enlarge(PixelProblem p, int rows_
       for (int i = 0; i < 4; ++i)
         bytes[i] = byte_of(saturated_mix(above[word].at[i], below[word].at[i], rows.weight));
       uint8_t* at = out + word * kWordsApart;
-      const int left = tile_bytes - word * kWordsApart - 4 * lane;  // bytes of the row from here on
+      const int rest = tile_bytes - word * kWordsApart - 4 * lane;  // bytes of the row from here on
       if (words) {
-        if (left > 0)
+        if (rest > 0)
           *reinterpret_cast<uint32_t*>(at) =
               bytes[0] + (bytes[1] << 8) + ((bytes[2] + (bytes[3] << 8)) << 16);
       } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          if (i < left) at[i] = static_cast<uint8_t>(bytes[i]);
+          if (i < rest) at[i] = static_cast<uint8_t>(bytes[i]);
       }
     }
   }

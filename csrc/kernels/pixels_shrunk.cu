@@ -23,11 +23,8 @@ __device__ __forceinline__ Word word_at(const uint8_t* at) {
   return {both.x, both.y};
 }
 
-// Two sums of bytes 0 and 2 of words, in halves of one register.
-__device__ __forceinline__ uint32_t even(uint32_t word) { return word & 0x00ff00ffu; }
-__device__ __forceinline__ uint32_t odd(uint32_t word) { return word >> 8 & 0x00ff00ffu; }
-
-// Column sums of four bytes: shares of the first row's, the last's, and of the sums between.
+// Column sums of four bytes: shares of the first row's, the last's, and of the sums between, of bytes 0 and 2
+// in the halves of one register and of 1 and 3 in another's.
 __device__ __forceinline__ Vector<uint32_t, 4> columns_of(uint32_t first, uint32_t evens, uint32_t odds,
                                                           uint32_t last, uint32_t head, uint32_t unit,
                                                           uint32_t tail) {
@@ -42,7 +39,7 @@ __device__ __forceinline__ Vector<uint32_t, 4> columns_of(uint32_t first, uint32
 }
 
 template <class T, int kChannels>
-__global__ void __launch_bounds__(kThreads, 6) shrink(PixelProblem p, int pixels) {
+__global__ void __launch_bounds__(kThreads, 4) shrink(PixelProblem p, int pixels) {
   __shared__ Vector<uint32_t, 4> columns[kBlockBytes / 4];
   __shared__ Area rows;
   __shared__ int ends[2];
@@ -66,18 +63,19 @@ __global__ void __launch_bounds__(kThreads, 6) shrink(PixelProblem p, int pixels
     uint32_t low_even = 0, low_odd = 0, high_even = 0, high_odd = 0;
 #pragma unroll 1
     for (int left = rows.last - rows.first - 1; left > 0; left -= kRowsAtOnce) {
-      Word words[kRowsAtOnce] = {};
+      Word words[kRowsAtOnce];
 #pragma unroll
-      for (int i = 0; i < kRowsAtOnce; ++i) {
-        row += p.frame.row;
-        if (i < left) words[i] = word_at(row);
+      for (int i = 0; i < kRowsAtOnce; ++i) {  // what lies beyond is the last row's, and counts nothing
+        if (i <= left) row += p.frame.row;
+        words[i] = word_at(row);
       }
 #pragma unroll
-      for (const Word& word : words) {
-        low_even += even(word.low);
-        low_odd += odd(word.low);
-        high_even += even(word.high);
-        high_odd += odd(word.high);
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        const uint32_t counts = i < left ? 0x00ff00ffu : 0u;
+        low_even += words[i].low & counts;
+        low_odd += words[i].low >> 8 & counts;
+        high_even += words[i].high & counts;
+        high_odd += words[i].high >> 8 & counts;
       }
     }
     const uint32_t head = rows.head, tail = rows.tail, unit = height;
