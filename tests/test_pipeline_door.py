@@ -37,9 +37,10 @@ def test_unknown_words_are_refused_with_the_known_ones(wrong: dict[str, str], sa
 
 
 @pytest.mark.needs_cuda
+@pytest.mark.parametrize("sides", [(37, 53), (719, 1280)], ids=["one band", "bands"])
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_frames_on_a_gpu_are_those_of_the_cpu_kernels(slots: int, layout: str) -> None:
+def test_frames_on_a_gpu_are_those_of_the_cpu_kernels(slots: int, layout: str, sides: tuple[int, int]) -> None:
     import numpy as np
     import torch
 
@@ -52,18 +53,24 @@ def test_frames_on_a_gpu_are_those_of_the_cpu_kernels(slots: int, layout: str) -
         with torch.cuda.stream(torch.cuda.ExternalStream(stream)):
             torch.mul(tensor_at(x), -0.5, out=tensor_at(y)).add_(1.0)
 
-    size = {"frame": (37, 53, 3), "result": (37, 53, 3), "input": (3, 16, 32), "output": (3, 16, 32)}
+    height, width = sides
+    shape = (height, width, 3)
+    size = {"frame": shape, "result": shape, "input": (3, 16, 32), "output": (3, 16, 32)}
     pipeline = _core.FramePipeline(enqueue, **size, **TYPES, slots=slots, layout=layout)
     assert pipeline.graph_active, pipeline.why_no_graph
     rng = np.random.default_rng(0)
     for _ in range(10):
-        frames = [rng.integers(0, 256, (37, 53, 3), np.uint8) for _ in range(slots)]
+        # Rows of a wider picture, and results into rows of one.
+        frames = [rng.integers(0, 256, (height, width + 5, 3), np.uint8)[:, 2:-3] for _ in range(slots)]
         tickets = [pipeline.submit(frame) for frame in frames]
         on_gpu = []
         for ticket, frame in zip(tickets, frames, strict=True):
             x = _core.frame_to_tensor(frame, size=(16, 32))
-            expected = _core.tensor_to_frame(1 - 0.5 * x, np.empty_like(frame)).astype(int)
-            assert np.abs(pipeline.result(ticket, np.empty_like(frame)).astype(int) - expected).max() <= 1
+            expected = _core.tensor_to_frame(1 - 0.5 * x, size=sides).astype(int)
+            canvas = np.zeros((height, width + 5, 3), np.uint8)
+            assert np.abs(pipeline.result(ticket, canvas[:, 2:-3]).astype(int) - expected).max() <= 1
+            assert not canvas[:, :2].any()
+            assert not canvas[:, -3:].any()
             on_gpu.append((torch.from_numpy(frame).cuda(), expected))
         for frame, expected in on_gpu:
             out = torch.empty_like(frame)

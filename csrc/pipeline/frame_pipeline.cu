@@ -138,15 +138,13 @@ void each_band(const Bands& bands, int threads, const Body& body) {
 
 // Asks for a while, for the answer comes sooner so, and lets other threads run in between; then sleeps.
 void wait_for(cudaEvent_t event) {
-  cudaError_t state = cudaErrorNotReady;
-  for (int spin = 0; spin < kSpins && state == cudaErrorNotReady; ++spin) {
-    if (spin) std::this_thread::yield();
+  cudaError_t state = cudaEventQuery(event);
+  for (int spin = 1; spin < kSpins && state == cudaErrorNotReady; ++spin) {
+    std::this_thread::yield();
     state = cudaEventQuery(event);
   }
-  if (state == cudaErrorNotReady) {
-    cudaGetLastError();
-    state = cudaEventSynchronize(event);
-  }
+  cudaGetLastError();  // that it was not ready yet
+  if (state == cudaErrorNotReady) state = cudaEventSynchronize(event);
   must(state);
 }
 
