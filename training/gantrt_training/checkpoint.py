@@ -137,14 +137,12 @@ def read_description(path: Path) -> Description:
         raise EngineCorrupt(f"{path}: does not say what it is; if another program trained it, use `gantrt import`")
     try:
         raw = json.loads(text)
-        schema = int(raw["schema"])
+        _refuse_newer(path, int(raw["schema"]))
         names = {f.name for f in fields(Description)}
         description = Description(**{k: v for k, v in raw.items() if k in names} | {"networks": tuple(raw["networks"])})
         sound = isinstance(raw["config"], dict) and raw["norm_mode"] in ("instance", "running")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise EngineCorrupt(f"{path}: what it says of itself cannot be read ({error})") from error
-    if schema > SCHEMA:
-        raise EngineMismatch(f"{path}: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt")
     if not sound:
         raise EngineCorrupt(f"{path}: what it says of itself makes no sense")
     return description
@@ -179,11 +177,14 @@ def load_weights(
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write what a training needs to go on: nested dicts and lists of tensors, numbers and text."""
     with atomic_path(path) as temporary, _disk(path):
-        torch.save(dict(state), temporary)
+        torch.save({"schema": SCHEMA, **state}, temporary)
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save_state` wrote, onto `device`. Raises EngineCorrupt if it is damaged or something else."""
+    """Read what `save_state` wrote, onto `device`.
+
+    Raises EngineCorrupt if it is damaged or something else, EngineMismatch if a newer gantrt wrote it.
+    """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -193,6 +194,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
         ) from error
     if not isinstance(state, dict):
         raise EngineCorrupt(f"{path}: is no state of a training")
+    _refuse_newer(path, state.pop("schema", SCHEMA))  # the first ones carried no number
     return state
 
 
@@ -279,6 +281,12 @@ def _build(family: Family, config: Any, path: Path) -> nn.ModuleDict:
             return family.build(config)
     except UsageError as error:
         raise EngineMismatch(f"{path}: was made by another gantrt ({error})") from error
+
+
+def _refuse_newer(path: Path, schema: int) -> None:
+    """Before anything else is read: a newer file may hold it in another shape."""
+    if schema > SCHEMA:
+        raise EngineMismatch(f"{path}: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt")
 
 
 def sha256(path: Path) -> str:

@@ -124,14 +124,20 @@ class Recipe:
         """Read what `save` wrote. Raises EngineCorrupt if that is not what it is, EngineMismatch if it is too new."""
         try:
             raw = json.loads(path.read_text())
-            schema, family, preset = int(raw.pop("schema")), str(raw.pop("family")), str(raw.pop("preset"))
+            schema = int(raw.pop("schema"))
+            if schema > SCHEMA:
+                raise EngineMismatch(
+                    f"{path}: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt"
+                )
+            family, preset = str(raw.pop("family")), str(raw.pop("preset"))
             config, data = dict(raw.pop("config")), str(raw.pop("data"))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise EngineCorrupt(f"{path}: is no recipe of a training ({error})") from error
-        if schema > SCHEMA:
-            raise EngineMismatch(f"{path}: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt")
         base = cls(family, preset, config_from(load_family(family), config, path), data)
-        return apply_overrides(base, raw, known=_settable())
+        try:
+            return apply_overrides(base, raw, known=_settable())
+        except UsageError as error:
+            raise EngineMismatch(f"{path}: was made by another gantrt ({error})") from error
 
 
 _LEAST = {

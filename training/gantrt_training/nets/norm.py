@@ -65,7 +65,7 @@ def norm_act(
     rho           (C,); None: all instance
     residual      (N, C, H + 2 rpad, W + 2 rpad): its border is cut off before it is added
     returns       (N, C, H + 2 pad, W + 2 pad)
-    Statistics are taken in float32; `unbiased` divides the second moment by n - 1 (n = 1: by 1).
+    Statistics are taken in float32, of float64 in float64; `unbiased` divides the second moment by n - 1 (n = 1: by 1).
     """
     if torch.onnx.is_in_onnx_export():
         return _onnx_node(x, scale, shift, rho, residual, eps, unbiased, act, slope, pad, rpad)
@@ -97,7 +97,7 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
     """
     if x.device.type != "cpu":
         return F.instance_norm(x, weight=scale, bias=shift, eps=eps)
-    y = F.instance_norm(x.float(), weight=scale, bias=shift, eps=eps).to(x.dtype)
+    y = F.instance_norm(_wide(x), weight=scale, bias=shift, eps=eps).to(x.dtype)
     return _ContiguousGradient.apply(y) if y.requires_grad else y  # type: ignore[no-untyped-call]
 
 
@@ -114,16 +114,21 @@ class _ContiguousGradient(torch.autograd.Function):
 def _mixed_norm(
     x: Tensor, scale: Tensor | None, shift: Tensor | None, rho: Tensor | None, eps: float, unbiased: bool
 ) -> Tensor:
-    xf = x.float()
+    xf = _wide(x)
     y = _standardise(xf, (2, 3), eps, unbiased)
     if rho is not None:
-        rho = rho.float().view(1, -1, 1, 1)
+        rho = rho.to(xf.dtype).view(1, -1, 1, 1)
         y = rho * y + (1 - rho) * _standardise(xf, (1, 2, 3), eps, unbiased)
     if scale is not None:
         y = y * _per_channel(scale, y)
     if shift is not None:
         y = y + _per_channel(shift, y)
     return y.to(x.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """What statistics are taken of: half precision would lose them."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _standardise(x: Tensor, dims: tuple[int, ...], eps: float, unbiased: bool) -> Tensor:
