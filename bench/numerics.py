@@ -238,7 +238,7 @@ def worst(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def repeated(path: Path, runtime: str, computed_in: str | None, x: Array) -> dict[str, Any]:
-    """The same picture again: in a row, after loading anew, from two threads at once; with other threads and streams."""
+    """The same picture again: in a row, loaded anew, from two threads at once; with other threads and streams."""
     reference: Array | None = None
     settings = []
     for streams in STREAMS:

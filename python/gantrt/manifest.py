@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .errors import EngineCorrupt, EngineMismatch
+from .errors import EngineCorrupt
+from .schemas import ENGINE, refuse_newer
 
-SCHEMA = 1
+SCHEMA = ENGINE
 KEY = "gantrt"  # in an .onnx: metadata_props[KEY]; in a .plan: the network's name
 MAX_CHARS = 4096  # TensorRT refuses longer network names
 
@@ -72,10 +73,7 @@ class Manifest:
             schema = int(raw["schema"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise EngineCorrupt(f"manifest: not a gantrt manifest ({error})") from error
-        if schema > SCHEMA:
-            raise EngineMismatch(
-                f"manifest: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt"
-            )
+        refuse_newer("manifest", schema, SCHEMA)
         try:
             if not 0 <= int(raw.get("output_channels", 0)) <= 1 << 16:
                 raise ValueError(f"output_channels {raw['output_channels']} is no number of channels")

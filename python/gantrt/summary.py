@@ -13,6 +13,7 @@ from .engine_file import load_model, read_manifest, weight_bytes
 from .errors import EngineCorrupt
 from .manifest import KEY
 from .plan_file import PLAN_SUFFIX
+from .schemas import CHECKPOINT, RECIPE, refuse_newer
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -24,7 +25,7 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 def summary(path: str | Path) -> dict[str, Any]:
     """What `path` is, as JSON would say it; `kind` is "engine", "plan", "checkpoint" or "run".
 
-    Raises EngineCorrupt if it is none of these, or damaged.
+    Raises EngineCorrupt if it is none of these, or damaged, EngineMismatch if a newer gantrt wrote it.
     """
     path = Path(path)
     if path.is_dir():
@@ -85,6 +86,7 @@ def _run(path: Path) -> dict[str, Any]:
         written = json.loads(recipe.read_text()) if recipe.is_file() else None
     except (OSError, ValueError, RecursionError) as error:
         raise EngineCorrupt(f"{recipe}: cannot be read ({error})") from error
+    _refuse_newer(recipe, written, RECIPE)
     return {
         "kind": "run",
         "path": str(path),
@@ -108,6 +110,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         description = json.loads(text) if text else None
     except (ValueError, RecursionError) as error:
         raise EngineCorrupt(f"{path}: what it says of itself cannot be read ({error})") from error
+    _refuse_newer(path, description, CHECKPOINT)
     return {
         "kind": "checkpoint",
         "path": str(path),
@@ -115,6 +118,11 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "description": description,
         "networks": networks,
     }
+
+
+def _refuse_newer(path: Path, written: Any, known: int) -> None:
+    if isinstance(written, dict) and isinstance(found := written.get("schema"), int):
+        refuse_newer(path, found, known)
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import torch
 from gantrt import __version__
 from gantrt.atomic import atomic_path
 from gantrt.errors import EngineCorrupt, EngineMismatch, GantrtError, UnsupportedInput, UsageError
+from gantrt.schemas import CHECKPOINT, refuse_newer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -32,7 +33,7 @@ from .family import Family, list_families, load_family
 from .nets.norm import NormMode
 from .recipe import config_from
 
-SCHEMA = 1
+SCHEMA = CHECKPOINT
 KEY = "gantrt"  # in the metadata of the .safetensors file
 FOLDER = "checkpoints"
 BEST = "best.json"
@@ -137,7 +138,7 @@ def read_description(path: Path) -> Description:
         raise EngineCorrupt(f"{path}: does not say what it is; if another program trained it, use `gantrt import`")
     try:
         raw = json.loads(text)
-        _refuse_newer(path, int(raw["schema"]))
+        refuse_newer(path, int(raw["schema"]), SCHEMA)
         names = {f.name for f in fields(Description)}
         description = Description(**{k: v for k, v in raw.items() if k in names} | {"networks": tuple(raw["networks"])})
         sound = isinstance(raw["config"], dict) and raw["norm_mode"] in ("instance", "running")
@@ -194,7 +195,9 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
         ) from error
     if not isinstance(state, dict):
         raise EngineCorrupt(f"{path}: is no state of a training")
-    _refuse_newer(path, state.pop("schema", SCHEMA))  # the first ones carried no number
+    refuse_newer(path, state.pop("schema", SCHEMA), SCHEMA)  # the first ones carry no number
+    if "processes" not in state and "pools" in state:  # and know of one process only
+        state["processes"] = [{key: state.pop(key) for key in ("pools", "random")}]
     return state
 
 
@@ -281,12 +284,6 @@ def _build(family: Family, config: Any, path: Path) -> nn.ModuleDict:
             return family.build(config)
     except UsageError as error:
         raise EngineMismatch(f"{path}: was made by another gantrt ({error})") from error
-
-
-def _refuse_newer(path: Path, schema: int) -> None:
-    """Before anything else is read: a newer file may hold it in another shape."""
-    if schema > SCHEMA:
-        raise EngineMismatch(f"{path}: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt")
 
 
 def sha256(path: Path) -> str:

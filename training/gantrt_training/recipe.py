@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from gantrt.atomic import atomic_path
 from gantrt.errors import EngineCorrupt, EngineMismatch, UsageError
+from gantrt.schemas import RECIPE, refuse_newer
 
 from .compilation import Compile
 from .family import Family, list_families, load_family, make_config
@@ -22,7 +23,7 @@ from .pictures import Bits
 from .preparation import UNCUT, Interpolation, Preparation, Preprocess
 from .sizes import HeightWidth, height_width, make_size
 
-SCHEMA = 1
+SCHEMA = RECIPE
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,7 @@ class Recipe:
         """Read what `save` wrote. Raises EngineCorrupt if that is not what it is, EngineMismatch if it is too new."""
         try:
             raw = json.loads(path.read_text())
-            schema = int(raw.pop("schema"))
-            if schema > SCHEMA:
-                raise EngineMismatch(
-                    f"{path}: schema {schema} is newer than this gantrt reads ({SCHEMA}); upgrade gantrt"
-                )
+            refuse_newer(path, int(raw.pop("schema")), SCHEMA)
             family, preset = str(raw.pop("family")), str(raw.pop("preset"))
             config, data = dict(raw.pop("config")), str(raw.pop("data"))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
