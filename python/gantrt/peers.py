@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .engine_file import inlined
 from .engines import load_engine
 from .errors import DeviceUnavailable, EngineMismatch, UsageError
+from .telemetry import import_silent
 
 Once = Callable[[], NDArray[np.float32]]
 
@@ -23,8 +24,7 @@ TORCH = ("torch", "torch-bf16", "torch-compile")  # made by gantrt_training.peer
 
 def onnxruntime_peer(path: Path, x: NDArray[np.float32], threads: int | None) -> Once:
     """A session with its defaults, which are all cores."""
-    import onnxruntime
-
+    onnxruntime = import_silent("onnxruntime")
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads

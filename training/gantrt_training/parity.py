@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from gantrt.engine_file import inlined
 from gantrt.errors import BuildFailed
+from gantrt.telemetry import import_silent
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
@@ -102,8 +103,7 @@ def _compare(runtime: str, run: Run, pairs: Sequence[Pair]) -> Parity:
 
 
 def _onnxruntime(path: Path, precision: str) -> Run:
-    import onnxruntime
-
+    onnxruntime = import_silent("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -129,9 +129,7 @@ def openvino_has_bf16() -> bool:
 @functools.cache
 def _openvino_core() -> Any:
     """Kept until the process ends; see gantrt.engines.openvino.core."""
-    import openvino
-
-    return openvino.Core()
+    return import_silent("openvino").Core()
 
 
 _RUNTIMES: dict[str, tuple[str, Callable[[Path, str], Run]]] = {

@@ -10,7 +10,6 @@ import contextlib
 import importlib.util
 import io
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import onnx
 from gantrt.engine_file import inlined
 from gantrt.errors import DeviceUnavailable
+from gantrt.telemetry import import_silent
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
@@ -178,12 +178,10 @@ def _quiet_nncf() -> Iterator[Any]:
     """NNCF without its progress bars, its log, and its wish to report usage to its makers."""
     if importlib.util.find_spec("nncf") is None:
         raise DeviceUnavailable('export: int8 needs NNCF; pip install "gantrt[int8]"')
-    os.environ.setdefault("NNCF_CI", "1")  # read at import: send no telemetry
     logger = logging.getLogger("nncf")
     level = logger.level
     with contextlib.redirect_stdout(io.StringIO()):
-        import nncf
-
+        nncf = import_silent("nncf")
         logger.setLevel(logging.ERROR)
         try:
             yield nncf

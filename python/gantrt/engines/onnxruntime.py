@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineCorrupt, EngineMismatch
 from ..manifest import Manifest
+from ..telemetry import import_silent
 from ..threads import thread_limit
 from . import Options, fit_size
 
@@ -58,9 +59,7 @@ class OnnxRuntimeEngine:
         y[...] = self._session.run(None, {self._input: x.astype(self._dtype, copy=False)})[0]
 
     def versions(self) -> dict[str, str]:
-        import onnxruntime
-
-        return {"onnxruntime": onnxruntime.__version__}
+        return {"onnxruntime": import_silent("onnxruntime").__version__}
 
     def arithmetic(self) -> dict[str, int]:
         return {}
@@ -70,7 +69,7 @@ class OnnxRuntimeEngine:
 
 
 def _session(path: Path, options: Options) -> Any:
-    import onnxruntime
+    onnxruntime = import_silent("onnxruntime")
     from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
     settings = onnxruntime.SessionOptions()

@@ -23,6 +23,7 @@ from ..engine_file import inlined
 from ..errors import DeviceUnavailable, EngineCorrupt, EngineMismatch, UsageError
 from ..manifest import Manifest
 from ..model_cache import Kept, ModelCache, key_of
+from ..telemetry import import_silent
 from ..threads import numa_nodes, thread_limit
 from . import Options, fit_size
 
@@ -193,9 +194,7 @@ def _imported(kept: Kept, properties: dict[str, Any]) -> _Compiled:
 
 
 def _version() -> str:
-    import openvino
-
-    return str(openvino.__version__.partition("-")[0])
+    return str(import_silent("openvino").__version__.partition("-")[0])
 
 
 def _cpu() -> list[str]:
@@ -217,9 +216,7 @@ def core() -> Any:
     The CPU plugin replaces the thread's alternate signal stack and puts back, when it is unloaded, the one it found
     (2026.4). Let two Cores go in the order they came, and the next signal is delivered on freed memory.
     """
-    import openvino
-
-    return openvino.Core()
+    return import_silent("openvino").Core()
 
 
 def _read(path: Path) -> Any:
