@@ -18,6 +18,7 @@ import contextlib
 import copy
 import json
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -171,7 +172,7 @@ def error(made: Array, wanted: Array) -> dict[str, Any]:
     square = float(np.square(difference).mean()) if finite else math.inf
     return {
         "finite": finite,
-        "max_abs": float(difference.max()) if finite else None,
+        "max_abs": float(f"{difference.max():.2e}") if finite else None,
         "psnr_db": None if not finite else 200.0 if square == 0 else round(min(200.0, 10 * math.log10(4 / square)), 1),
     }
 
@@ -257,12 +258,28 @@ def repeated(path: Path, runtime: str, computed_in: str | None, x: Array) -> dic
                     "streams": streams,
                     "runs": len(runs),
                     "repeats_bit_for_bit": all(np.array_equal(run, runs[0]) for run in runs),
-                    "off_by_from_one_thread": float(np.abs(runs[0].astype(np.float64) - reference).max()),
+                    "off_by_from_one_thread": float(f"{np.abs(runs[0].astype(np.float64) - reference).max():.2e}"),
                 }
             )
     always = all(setting["repeats_bit_for_bit"] for setting in settings)
     off = max(setting["off_by_from_one_thread"] for setting in settings)
     return {"summary": {"repeats_bit_for_bit": always, "threads_and_streams_change_it_by": off}, "settings": settings}
+
+
+def one_line_each(report: dict[str, Any]) -> str:
+    """JSON with a line for each contender of each network."""
+    shown = [
+        row
+        | {"errors": {name: json.dumps(value) for name, value in row["errors"].items()}}
+        | {"repeats": {name: json.dumps(value) for name, value in row["repeats"].items()}}
+        for row in report["rows"]
+    ]
+    return (
+        re.sub(
+            r'"(\{.*\})"', lambda found: found[1].replace('\\"', '"'), json.dumps(report | {"rows": shown}, indent=1)
+        )
+        + "\n"
+    )
 
 
 def main() -> None:
@@ -282,7 +299,7 @@ def main() -> None:
         "rows": rows,
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=1) + "\n")
+    args.output.write_text(one_line_each(report))
     print(args.output)
 
 
