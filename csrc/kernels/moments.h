@@ -21,7 +21,11 @@ struct Moments {
 // From sums about an anchor near the mean: sum = sum of (x - anchor), square = sum of (x - anchor)^2.
 // The correction -sum^2 / count is tiny because the anchor is near, so nothing cancels.
 GANTRT_HD Moments moments_about(float anchor, float sum, float square, float count) {
+#if defined(__CUDA_ARCH__)
+  const float rest = __fdividef(sum, count);
+#else
   const float rest = sum / count;
+#endif
   const float m2 = square - sum * rest;
   return {anchor, rest, m2 < 0.0f ? 0.0f : m2};
 }
@@ -38,11 +42,16 @@ GANTRT_HD Moments merge(const Moments& a, float count_a, const Moments& b, float
 // 1 / sqrt(variance + eps). A second moment too large for a float counts as infinite: the result is 0.
 GANTRT_HD float inverse_std(const Moments& moments, float count, bool unbiased, float eps) {
   const float divisor = unbiased && count > 1.0f ? count - 1.0f : count;
-  return moments.m2 <= kLargest ? 1.0f / sqrtf(moments.m2 / divisor + eps) : 0.0f;
+#if defined(__CUDA_ARCH__)
+  const float found = rsqrtf(__fdividef(moments.m2, divisor) + eps);  // good to some 3e-7
+#else
+  const float found = 1.0f / sqrtf(moments.m2 / divisor + eps);
+#endif
+  return moments.m2 <= kLargest ? found : 0.0f;
 }
 
 // y = gain * (x - anchor) + offset
-struct Affine {
+struct alignas(16) Affine {
   float anchor;
   float gain;
   float offset;

@@ -10,8 +10,11 @@ void norm_act_cuda(const NormActProblem& p, void* workspace, Stream stream) {
   const int64_t residual_pixels = int64_t{p.h + 2 * p.rpad} * (p.w + 2 * p.rpad);
   if (std::max(padded, residual_pixels) > std::numeric_limits<int>::max())
     throw std::invalid_argument("norm_act: a plane of more than 2^31 pixels; CUDA kernels take smaller ones");
-  const Launch k{p, static_cast<Moments*>(workspace), {}, static_cast<int>(pixels), static_cast<int>(padded),
-                 0};
+  Launch k{};
+  k.p = p;
+  k.partial = static_cast<Moments*>(workspace);
+  k.pixels = static_cast<int>(pixels);
+  k.result_pixels = static_cast<int>(padded);
   const auto one_kernel = [&](NormActMode mode) { return norm_act_one_kernel(k, mode, stream); };
   switch (p.mode) {
     case NormActMode::kAuto:

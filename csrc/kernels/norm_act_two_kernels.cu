@@ -18,10 +18,10 @@ constexpr int kPerThread = 4;       // vectors a thread of `apply` writes
 template <int V>
 using Wide = Chunk<V, V == 1 ? kChannels : 4>;
 
-Splits splits_of(int64_t n, int64_t c, int64_t pixels, Layout layout) {
-  const int64_t groups = layout == Layout::kNchw ? n * c : n * ((c + kChannels - 1) / kChannels);
-  const int64_t least = layout == Layout::kNchw ? kThreads * kElements : 64;  // pixels worth a block
-  const int64_t most = std::min<int64_t>(kMostSplits, (pixels + least - 1) / least);
+Splits splits_of(const NormActProblem& p, int64_t pixels, int64_t chunks) {
+  const int64_t least = p.layout == Layout::kNchw ? kThreads * kElements : 64;  // pixels worth a block
+  const int64_t room = p.layout == Layout::kNchw ? kMostSplits : most_splits(p, (p.c + 15) / 16);
+  const int64_t most = std::min<int64_t>(room, (pixels + least - 1) / least), groups = p.n * chunks;
   return splits_into(std::max<int64_t>(1, std::min((kBlocksWanted + groups - 1) / groups, most)), pixels);
 }
 
@@ -33,9 +33,9 @@ __global__ void __launch_bounds__(kThreads) plane_moments(Launch k) {
   const int split = blockIdx.x % k.splits.count, plane = blockIdx.x / k.splits.count;
   const int begin = split * k.splits.length, end = min(begin + k.splits.length, k.pixels);
   const T* x = static_cast<const T*>(k.p.x) + int64_t{plane} * k.pixels;
-  Counted mine{};
+  Counted mine[1] = {};
   for (int at = begin + static_cast<int>(threadIdx.x) * V; at < end; at += kThreads * kElements) {
-    float values[kElements];
+    Vector<T, 1> held[kElements] = {};
     int valid = 0;
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
@@ -43,13 +43,13 @@ __global__ void __launch_bounds__(kThreads) plane_moments(Launch k) {
       if (from >= end) break;
       const auto read = *reinterpret_cast<const Vector<T, V>*>(x + from);
 #pragma unroll
-      for (int j = 0; j < V; ++j) values[i * V + j] = to_float(read.at[j]);
+      for (int j = 0; j < V; ++j) held[i * V + j].at[0] = read.at[j];
       valid += V;
     }
-    add_tile(mine, values, valid);
+    add_tile(mine, held, valid);
   }
-  mine = block_merge<1>(mine, scratch);
-  if (threadIdx.x == 0) k.partial[blockIdx.x] = mine.moments;
+  const Counted all = merge_block(mine[0], scratch);
+  if (threadIdx.x == 0) k.partial[blockIdx.x] = all.moments;
 }
 
 template <class T, int V>
@@ -57,30 +57,31 @@ __global__ void __launch_bounds__(kThreads) pixel_moments(Launch k) {
   using Mine = Wide<V>;
   __shared__ Counted scratch[kWarps * Mine::kOwned];
   constexpr int kRows = 4;  // pixels a thread holds at once
-  const Mine chunk(k.p.c, k.splits.count);
+  const Mine chunk = Mine::of_row(k.p.c, k.splits.count);
   const int begin = chunk.block * k.splits.length, end = min(begin + k.splits.length, k.pixels);
   const bool inside = chunk.channel < k.p.c;
   const T* x = static_cast<const T*>(k.p.x) + int64_t{chunk.n} * k.pixels * k.p.c + chunk.channel;
   Counted mine[V] = {};
   for (int at = begin + chunk.pixel; inside && at < end; at += Mine::kPixels * kRows) {
-    float values[V][kRows];
+    Vector<T, V> held[kRows] = {};
     int valid = 0;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int from = at + i * Mine::kPixels;
       if (from >= end) break;
-      const auto read = *reinterpret_cast<const Vector<T, V>*>(x + int64_t{from} * k.p.c);
-#pragma unroll
-      for (int j = 0; j < V; ++j) values[j][i] = to_float(read.at[j]);
+      held[i] = *reinterpret_cast<const Vector<T, V>*>(x + int64_t{from} * k.p.c);
       ++valid;
     }
-#pragma unroll
-    for (int j = 0; j < V; ++j) add_tile(mine[j], values[j], valid);
+    add_tile(mine, held, valid);
   }
-  const Counted all = block_merge_each<Mine::kVectors, V>(mine, scratch);
+  const Counted all = merge_warps<Mine::kVectors, V, kThreads>(warp_merge_each<Mine::kVectors>(mine), scratch);
   const int c = chunk.first + static_cast<int>(threadIdx.x);
   if (threadIdx.x < Mine::kOwned && c < k.p.c)
     k.partial[(int64_t{chunk.n} * k.p.c + c) * k.splits.count + chunk.block] = all.moments;
+  if (k.p.rho && threadIdx.x < kWarp) {
+    const Counted channels = merge_channels<Mine::kOwned>(all, c < k.p.c);
+    if (threadIdx.x == 0) k.layer[chunk.n * k.layer_blocks + blockIdx.x % k.layer_blocks] = channels;
+  }
 }
 
 // Where a pixel of the padded result comes from, as indices of the input's plane and of the residual's.
@@ -100,10 +101,10 @@ struct Source {
 // Block: kThreads * kPerThread vectors of plane blockIdx.x / blocks. V > 1 only where nothing is padded or
 // cut.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) apply_planes(Launch k) {
+__global__ void __launch_bounds__(kThreads, 4) apply_planes(Launch k) {
   __shared__ Affine map;
   const int plane = blockIdx.x / k.blocks, block = blockIdx.x % k.blocks;
-  make_maps<1>(k, plane / k.p.c, plane % k.p.c, &map);
+  make_maps<1, kThreads>(k, plane / k.p.c, plane % k.p.c, &map);
   const Affine affine = map;
   const T* x = static_cast<const T*>(k.p.x) + int64_t{plane} * k.pixels;
   const T* residual = static_cast<const T*>(k.p.residual);
@@ -115,20 +116,23 @@ __global__ void __launch_bounds__(kThreads) apply_planes(Launch k) {
     if (at >= k.result_pixels) break;
     const int to = static_cast<int>(at);
     const Source from = V > 1 ? Source(to) : Source(k.p, to);
+    const auto beside = vector_at<T, V>(residual ? residual + from.residual : nullptr);
     *reinterpret_cast<Vector<T, V>*>(y + to) =
-        normalised<T, V>(*reinterpret_cast<const Vector<T, V>*>(x + from.x),
-                         residual ? residual + from.residual : nullptr, &affine, 0, k.p.act);
+        normalised(vector_at<T, V>(x + from.x), residual != nullptr, beside, &affine, 0, k.p.act);
   }
 }
 
 // Block: kPixels * kPerThread pixels of the result, one chunk of channels.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) apply_pixels(Launch k) {
+__global__ void __launch_bounds__(kThreads, 3) apply_pixels(Launch k) {
   using Mine = Wide<V>;
   __shared__ Affine maps[Mine::kOwned];
-  const Mine chunk(k.p.c, k.blocks);
-  make_maps<Mine::kOwned>(k, chunk.n, chunk.first, maps);
+  const Mine chunk = Mine::of_row(k.p.c, k.blocks);
+  make_maps<Mine::kOwned, kThreads>(k, chunk.n, chunk.first, maps);
   if (chunk.channel >= k.p.c) return;
+  Affine affine[V];
+#pragma unroll
+  for (int j = 0; j < V; ++j) affine[j] = maps[chunk.channel - chunk.first + j];
   const int64_t channels = k.p.c;
   const T* x = static_cast<const T*>(k.p.x) + chunk.n * k.pixels * channels + chunk.channel;
   const T* residual = static_cast<const T*>(k.p.residual);
@@ -140,10 +144,9 @@ __global__ void __launch_bounds__(kThreads) apply_pixels(Launch k) {
     const int64_t to = (int64_t{chunk.block} * kPerThread + i) * Mine::kPixels + chunk.pixel;
     if (to >= k.result_pixels) break;
     const Source from(k.p, static_cast<int>(to));
+    const auto beside = vector_at<T, V>(residual ? residual + from.residual * channels : nullptr);
     *reinterpret_cast<Vector<T, V>*>(y + to * channels) =
-        normalised<T, V>(*reinterpret_cast<const Vector<T, V>*>(x + from.x * channels),
-                         residual ? residual + from.residual * channels : nullptr,
-                         maps + (chunk.channel - chunk.first), 1, k.p.act);
+        normalised(vector_at<T, V>(x + from.x * channels), residual != nullptr, beside, affine, 1, k.p.act);
   }
 }
 
@@ -161,7 +164,8 @@ void run_planes(Launch k, bool moments_wide, bool apply_wide, Stream stream) {
 template <class T, int V>
 void run_pixels(Launch k, Stream stream) {
   using Mine = Wide<V>;
-  const int64_t chunks = int64_t{k.p.n} * ((k.p.c + Mine::kOwned - 1) / Mine::kOwned);
+  const int64_t each_sample = (k.p.c + Mine::kOwned - 1) / Mine::kOwned, chunks = k.p.n * each_sample;
+  set_layer(k, each_sample);
   launch("norm_act", pixel_moments<T, V>, blocks_of(chunks * k.splits.count), kThreads, stream, k);
   const int64_t each = int64_t{Mine::kPixels} * kPerThread;
   k.blocks = blocks_of((k.result_pixels + each - 1) / each);
@@ -172,7 +176,7 @@ void run_pixels(Launch k, Stream stream) {
 
 void norm_act_two_kernels(Launch k, Stream stream) {
   const NormActProblem& p = k.p;
-  k.splits = splits_of(p.n, p.c, k.pixels, p.layout);
+  k.splits = splits_of(p, k.pixels, p.layout == Layout::kNchw ? p.c : (p.c + kChannels - 1) / kChannels);
   const bool aligned = is_aligned(p.x) && is_aligned(p.y) && is_aligned(p.residual);
   dispatch(p.dtype, [&](auto element) {
     using T = decltype(element);

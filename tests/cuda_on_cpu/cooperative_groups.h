@@ -6,11 +6,13 @@
 namespace cooperative_groups {
 
 struct grid_group {
-  void sync() const { emulator::meet_blocks(); }
+  void sync() const { emulator::meet_grid(); }
 };
 
 struct cluster_group {
-  void sync() const { emulator::meet_blocks(); }
+  struct arrival_token {};
+  arrival_token barrier_arrive() const { return {}; }
+  void barrier_wait() const { emulator::meet_cluster(); }
   unsigned num_blocks() const { return emulator::cluster_size(); }
   unsigned block_rank() const { return emulator::cluster_rank(); }
 

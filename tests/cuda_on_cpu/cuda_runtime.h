@@ -58,7 +58,8 @@ uint32_t exchange(uint32_t mine, int from);
 int lane();
 
 // Meets the other blocks of this cluster, or of the grid; all threads of each must come.
-void meet_blocks();
+void meet_cluster();
+void meet_grid();
 unsigned cluster_rank();
 unsigned cluster_size();
 void* at_rank(void* shared, unsigned rank);
@@ -99,6 +100,18 @@ T __shfl_down_sync(unsigned, T value, int distance) {
 }
 
 template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+  return emulator::shuffle(value, from % 32);
+}
+
+inline float __fdividef(float a, float b) { return a / b; }
+
+template <class T>
+T __ldcg(const T* at) {
+  return *at;
+}
+
+template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return emulator::shuffle(value, emulator::lane() ^ mask);
 }
@@ -123,14 +136,18 @@ T max(T a, T b) {
 }
 
 using cudaStream_t = struct CUstream_st*;
-enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension, cudaLaunchAttributeCooperative };
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeClusterDimension,
+  cudaLaunchAttributeCooperative,
+  cudaLaunchAttributeProgrammaticStreamSerialization
+};
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
     struct {
       unsigned x, y, z;
     } clusterDim;
-    int cooperative;
+    int cooperative, programmaticStreamSerializationAllowed;
   } val;
 };
 struct cudaLaunchConfig_t {
@@ -140,7 +157,6 @@ struct cudaLaunchConfig_t {
   cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
-enum cudaFuncAttribute { cudaFuncAttributeNonPortableClusterSizeAllowed };
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrComputeCapabilityMajor,
@@ -164,11 +180,6 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
 }
 
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
-  return cudaSuccess;
-}
-
-template <class Kernel>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
   *blocks = emulator::device.blocks_per_processor;
   return cudaSuccess;
@@ -176,7 +187,9 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, i
 
 template <class Kernel>
 cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel, const cudaLaunchConfig_t* config) {
-  *clusters = static_cast<int>(config->attrs->val.clusterDim.x) <= emulator::device.largest_cluster;
+  const int size = static_cast<int>(config->attrs->val.clusterDim.x);
+  const int resident = emulator::device.processors * emulator::device.blocks_per_processor;
+  *clusters = size <= emulator::device.largest_cluster ? resident / size : 0;
   return cudaSuccess;
 }
 
@@ -187,15 +200,17 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   unsigned cluster = 1;
   bool clusters = false, cooperative = false;
   for (unsigned i = 0; i < config->numAttrs; ++i) {
-    clusters |= config->attrs[i].id == cudaLaunchAttributeClusterDimension;
-    if (clusters) cluster = config->attrs[i].val.clusterDim.x;
-    if (config->attrs[i].id == cudaLaunchAttributeCooperative)
+    if (config->attrs[i].id == cudaLaunchAttributeClusterDimension) {
+      clusters = true;
+      cluster = config->attrs[i].val.clusterDim.x;
+    } else if (config->attrs[i].id == cudaLaunchAttributeCooperative) {
       cooperative = config->attrs[i].val.cooperative != 0;
+    }
   }
   const unsigned resident = emulator::device.processors * emulator::device.blocks_per_processor;
-  if (config->gridDim.x % cluster || (cooperative && config->gridDim.x > resident))
+  emulator::blocks = config->gridDim.x * config->gridDim.y * config->gridDim.z;
+  if (config->gridDim.x % cluster || (cooperative && emulator::blocks > resident))
     return cudaErrorInvalidValue;
-  emulator::blocks = config->gridDim.x;
   if (emulator::dry) return cudaSuccess;
   const dim3 grid = config->gridDim, block = config->blockDim;
   return emulator::queue(config->stream, [=] {

@@ -63,7 +63,7 @@ class Meeting {
 
 thread_local char anchor;
 
-enum class State { kFresh, kReady, kAtWarp, kAtBlock, kAtBlocks, kDone };
+enum class State { kFresh, kReady, kAtWarp, kAtBlock, kAtCluster, kAtGrid, kDone };
 
 struct Fibre {
   State state = State::kFresh;
@@ -76,8 +76,8 @@ struct Fibre {
 struct Block {
   std::vector<Fibre> fibres;
   const std::function<void()>* kernel = nullptr;
-  Meeting* meeting = nullptr;
-  unsigned rank = 0;
+  Meeting *cluster = nullptr, *grid = nullptr;
+  unsigned rank = 0;  // in the cluster
   Fibre* running = nullptr;
   ucontext_t begin{};
   jmp_buf scheduler;
@@ -124,22 +124,24 @@ bool release(size_t first, size_t last, State state) {
     any = true;
   }
   if (!any) return false;
-  if (state == State::kAtBlocks) block.meeting->wait();
+  if (state == State::kAtCluster) block.cluster->wait();
+  if (state == State::kAtGrid) block.grid->wait();
   for (size_t i = first; i < last; ++i)
     if (block.fibres[i].state == state) block.fibres[i].state = State::kReady;
   return true;
 }
 
-void run_block(uint3 index, dim3 grid, dim3 size, Meeting* meeting, unsigned rank,
+void run_block(uint3 index, dim3 grid, dim3 size, Meeting* cluster, Meeting* whole, unsigned rank,
                const std::function<void()>& kernel) {
   const size_t threads = size_t{size.x} * size.y * size.z;
   blockIdx = index;
   gridDim = grid;
   blockDim = size;
   block.kernel = &kernel;
-  block.meeting = meeting;
+  block.cluster = cluster;
+  block.grid = whole;
   block.rank = rank;
-  if (meeting) meeting->anchors[rank] = &anchor;
+  if (cluster) cluster->anchors[rank] = &anchor;
   block.fibres.resize(threads);
   block.turn.assign(threads, 0);
   for (auto& passed : block.passed) passed.assign(threads, 0);
@@ -160,7 +162,8 @@ void run_block(uint3 index, dim3 grid, dim3 size, Meeting* meeting, unsigned ran
     if (!alive) return;
     for (size_t warp = 0; warp < threads; warp += kWarp)
       moved |= release(warp, std::min(threads, warp + kWarp), State::kAtWarp);
-    moved |= release(0, threads, State::kAtBlock) || release(0, threads, State::kAtBlocks);
+    moved |= release(0, threads, State::kAtBlock) || release(0, threads, State::kAtCluster) ||
+             release(0, threads, State::kAtGrid);
     if (!moved) die("threads wait for others that never come");
   }
 }
@@ -179,34 +182,44 @@ uint32_t exchange(uint32_t mine, int from) {
   return passed[first + from];
 }
 
-void meet_blocks() {
-  if (block.meeting == nullptr) die("a grid or cluster barrier in an ordinary launch");
-  wait_as(State::kAtBlocks);
+void meet_cluster() {
+  if (block.cluster == nullptr) die("a cluster's barrier in a launch without clusters");
+  wait_as(State::kAtCluster);
+}
+
+void meet_grid() {
+  if (block.grid == nullptr) die("a grid's barrier in an ordinary launch");
+  wait_as(State::kAtGrid);
 }
 
 unsigned cluster_rank() { return block.rank; }
-unsigned cluster_size() { return block.meeting ? block.meeting->size() : 1; }
+unsigned cluster_size() { return block.cluster ? block.cluster->size() : 1; }
 
 void* at_rank(void* shared, unsigned rank) {
-  return block.meeting->anchors[rank] + (static_cast<char*>(shared) - &anchor);
+  return block.cluster->anchors[rank] + (static_cast<char*>(shared) - &anchor);
 }
 
 void run(dim3 grid, dim3 size, unsigned cluster, bool in_clusters, bool all_at_once,
          const std::function<void()>& kernel) {
-  const bool together_allowed = all_at_once || in_clusters;
-  const unsigned together = all_at_once ? grid.x : cluster, count = grid.x * grid.y * grid.z;
+  const unsigned count = grid.x * grid.y * grid.z, together = all_at_once ? count : cluster;
   const auto index = [&](unsigned at) {
     return uint3{at % grid.x, at / grid.x % grid.y, at / grid.x / grid.y};
   };
   for (unsigned first = 0; first < count; first += together) {
-    Meeting meeting(together);
+    Meeting whole(together);
+    std::vector<std::unique_ptr<Meeting>> clusters;
+    for (unsigned i = 0; in_clusters && i < together; i += cluster)
+      clusters.push_back(std::make_unique<Meeting>(cluster));
+    const auto run_one = [&](unsigned i) {
+      run_block(index(first + i), grid, size, in_clusters ? clusters[i / cluster].get() : nullptr,
+                all_at_once ? &whole : nullptr, i % cluster, kernel);
+    };
     if (together == 1) {
-      run_block(index(first), grid, size, together_allowed ? &meeting : nullptr, 0, kernel);
+      run_one(0);
       continue;
     }
     std::vector<std::thread> blocks;
-    for (unsigned i = 0; i < together; ++i)
-      blocks.emplace_back([&, i] { run_block(index(first + i), grid, size, &meeting, i, kernel); });
+    for (unsigned i = 0; i < together; ++i) blocks.emplace_back([&, i] { run_one(i); });
     for (std::thread& each : blocks) each.join();
   }
 }
