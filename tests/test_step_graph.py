@@ -5,6 +5,7 @@ Without a GPU the capture is `Repeated`: what would be replayed runs again, with
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import time
@@ -323,11 +324,37 @@ def on_gpu(family: str, folder: Path, **changes: Any) -> Recipe:
     return tiny_recipe(family, folder, **ON_GPU[family] | {"ema": 0.9} | changes)
 
 
-def assert_same_curve(one: list[dict[str, float]], other: list[dict[str, float]], rel: float) -> None:
-    """Sums whose order differs from run to run drift apart, the more the longer the training."""
-    assert one[0] == pytest.approx(other[0], rel=1e-4, abs=1e-5)
+def assert_same_curve(one: list[dict[str, float]], other: list[dict[str, float]], first: float = 1e-3) -> None:
+    """The first step from equal states closely, the others loosely.
+
+    A convolution's gradient is summed in an order that differs from run to run. Adam divides a gradient by its size,
+    so that the sign of one near zero moves its weight by a whole step; and the networks chase one another. Two eager
+    trainings drift apart as well: by some percent within a dozen steps at 64x64.
+    """
+    assert one[0] == pytest.approx(other[0], rel=first, abs=1e-4)
     for mine, theirs in zip(one, other, strict=True):
-        assert mine == pytest.approx(theirs, rel=rel, abs=1e-3)
+        assert mine == pytest.approx(theirs, rel=0.1, abs=1e-3)
+
+
+def take_over(training: Training, other: Training) -> None:
+    """All that the next step depends on."""
+    training.nets.load_state_dict(other.nets.state_dict())
+    training.load_state(copy.deepcopy(other.state()))
+
+
+def first_replay(training: Training) -> int:
+    return EAGER * len({tuple(phase for phase in training.phases if phase.due(step)) for step in range(12)})
+
+
+def test_a_training_takes_over_what_the_next_step_depends_on(tmp_path: Path, repeated: None) -> None:
+    """Of one with graphs, whose optimisers keep other states."""
+    recipe = tiny_recipe("cyclegan", tmp_path, lr=LR, ema=0.9, dropout=0.0)
+    (plain, batches), (fast, _) = start(recipe), start(recipe, cuda_graph=True)
+    before = first_replay(fast)
+    curve(fast, batches, before)
+    curve(plain, batches, before - 1)
+    take_over(plain, fast)
+    assert_same_curve(curve(fast, batches, 3), curve(plain, batches, 3), 1e-6)
 
 
 @pytest.mark.needs_cuda
@@ -351,11 +378,14 @@ def test_replayed_steps_equal_eager_ones_on_a_gpu(family: str, how: str, tmp_pat
         options["channels_last"] = how == "channels_last"
     recipe = on_gpu(family, tmp_path, **changes)
     (plain, batches), (fast, _) = start(recipe, "cuda", **options), start(recipe, "cuda", cuda_graph=True, **options)
-    assert_same_curve(curve(plain, batches, 12), curve(fast, batches, 12), 0.1 if how == "bf16" else 0.02)
+    before = first_replay(fast)
+    assert_same_curve(curve(plain, batches, before), curve(fast, batches, before), 5e-3 if how == "bf16" else 1e-3)
+    take_over(plain, fast)
+    assert_same_curve(curve(plain, batches, 6), curve(fast, batches, 6), 5e-3 if how == "bf16" else 1e-3)
     assert plain.pools.keys() == fast.pools.keys()
     for name, pool in plain.pools.items():  # the same pictures were drawn
         for mine, theirs in zip(pool.state_dict()["images"], fast.pools[name].state_dict()["images"], strict=True):
-            assert (mine.float() - theirs.float()).abs().mean() < (0.1 if how == "bf16" else 0.02)
+            assert (mine.float() - theirs.float()).abs().mean() < (0.2 if how == "bf16" else 0.1)
         assert torch.equal(pool.state_dict()["generator"], fast.pools[name].state_dict()["generator"])
 
 
@@ -394,7 +424,7 @@ def test_resume_sampling_and_rollback_on_a_gpu(family: str, tmp_path: Path, exac
     restore(eager, tmp_path / "run")
     run.close()
     for other in (again, curve(resumed, batches, 8), curve(eager, batches, 8)):
-        assert_same_curve(after, other, 0.05)
+        assert_same_curve(after, other)
 
 
 @pytest.mark.slow
@@ -402,7 +432,7 @@ def test_resume_sampling_and_rollback_on_a_gpu(family: str, tmp_path: Path, exac
 def test_compiled_networks_are_captured_too(tmp_path: Path, exact: None) -> None:
     recipe = on_gpu("cyclegan", tmp_path)
     (plain, batches), (fast, _) = start(recipe, "cuda"), start(recipe, "cuda", compile="default", cuda_graph=True)
-    assert_same_curve(curve(plain, batches, 8), curve(fast, batches, 8), 0.05)
+    assert_same_curve(curve(plain, batches, 8), curve(fast, batches, 8))
 
 
 @pytest.mark.needs_cuda
