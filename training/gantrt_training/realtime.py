@@ -1,4 +1,7 @@
-"""A trained generator on a GPU with nothing but torch: our norms, channels last, half precision, one CUDA graph."""
+"""A trained generator on a GPU with nothing but torch: our norms, channels last, half precision, one CUDA graph.
+
+What runs is the generator's copy with less work (nets/streamlined.py); the generator itself stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from .checkpoint import load_run
 from .family import Family
 from .nets.fused import fused_norms
 from .nets.norm import NormMode, batch_norm_as
+from .nets.streamlined import streamlined
 
 Precision = Literal["fp16", "bf16", "fp32"]
 
@@ -74,13 +78,10 @@ class Realtime:
     ) -> None:
         if precision not in _TYPES:
             raise UsageError(f"realtime: precision {precision!r}; there are {', '.join(_TYPES)}")
-        self._family, self._norm_mode = family, norm_mode
+        self._norm_mode = norm_mode
         self._device = torch.device("cuda", device)
         self._dtype, name = _TYPES[precision]
-        self._generator = generator.eval().to(self._device, self._dtype)
-        self._generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for parameter_or_buffer in _statistics(self._generator):
-            parameter_or_buffer.data = parameter_or_buffer.data.float()
+        self._generator = streamlined(generator, norm_mode, family.image).placed(self._device, self._dtype)
         self._input = input_size
         with self._as_it_runs():
             output = self.network(torch.zeros(1, *input_size, dtype=self._dtype, device=self._device)).shape
@@ -100,7 +101,7 @@ class Realtime:
 
     def network(self, x: Tensor) -> Tensor:
         """The generator alone, (1, C, H, W) in [-1, 1] to the same; call it within no other stream than its own."""
-        return self._family.image(self._generator, x.contiguous(memory_format=torch.channels_last))
+        return self._generator(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self.frames.close()
@@ -135,12 +136,3 @@ class Realtime:
         facts = {"shape": (1, height, width, channels), "typestr": kind, "data": (address, False), "version": 3}
         memory = type("Memory", (), {"__cuda_array_interface__": facts})()
         return torch.as_tensor(memory, device=self._device).view(self._dtype).permute(0, 3, 1, 2)
-
-
-def _statistics(generator: nn.Module) -> Iterator[Tensor]:
-    """Parameters that the norms' kernels take in float32 whatever the network computes in."""
-    from .nets.norm import NormAct
-
-    for module in generator.modules():
-        if isinstance(module, NormAct) and module.bn is None:
-            yield from (value for value in (module.scale, module.shift, module.rho) if value is not None)
