@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from gantrt_training.nets.fused import fused_norms
 from gantrt_training.nets.norm import NormAct, NormMode, batch_norm_as
 from gantrt_training.nets.padding import pad
 from gantrt_training.nets.resnet import ResNet
-from gantrt_training.nets.streamlined import Streamlined, streamlined
+from gantrt_training.nets.streamlined import streamlined
 from gantrt_training.nets.thin import LastConv2d
 from torch import Tensor, nn
 
@@ -28,9 +28,9 @@ CASES: list[tuple[str, dict[str, Any], NormMode, tuple[int, int], dict[str, int]
     ("pix2pix", {"dropout": 0.0}, "instance", (32, 64), U | {"instance norm": 7}),
     ("pix2pix", {"channels_b": 5}, "running", (64, 32), U | {"last": 0, "dropout": 1}),
     ("pix2pix", {"upsample": "resize", "channels_b": 1}, "running", (32, 32),
-     U | {"single pixel": 1, "resize": 4, "dropout": 1}),
+     U | {"resize": 4, "dropout": 1}),
     ("pix2pix", {"upsample": "resize", "norm": "instance", "channels_b": 5}, "instance", (32, 32),
-     U | {"last": 0, "single pixel": 1, "resize": 5, "void bias": 7, "dropout": 1}),
+     U | {"last": 0, "resize": 5, "void bias": 7, "dropout": 1}),
     ("cyclegan", {}, "instance", (32, 24), R | {"void bias": 9}),
     ("cyclegan", {"norm": "batch"}, "instance", (24, 32), R | {"instance norm": 9}),
     ("cyclegan", {"norm": "batch", "upsample": "resize"}, "running", (32, 32), R | {"resize": 2}),
@@ -102,18 +102,24 @@ def exact_norm(
     return F.pad(y, (border,) * 4, mode="reflect") if border else y
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, (case[0], *case[1].items(), case[2]))))
+def name_of(case: Any) -> str:
+    return "-".join([case[0], *(f"{key}={value}" for key, value in case[1].items()), case[2]])
+
+
+def picture(case: Any, dtype: torch.dtype) -> Tensor:
+    channels = case[1].get("channels_a", 3)
+    return torch.rand(2, channels, *case[3], dtype=dtype) * 2 - 1
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_it_is_the_same_function(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, changes, mode, size, pieces = case
+    name, changes, mode, _, pieces = case
     family, generator = network_of(name, changes)
     before = {key: value.clone() for key, value in generator.state_dict().items()}
-    x = (
-        torch.rand(2, getattr(make_config(family, "paper", changes), "channels_a", 3), *size, dtype=torch.float64) * 2
-        - 1
-    )
+    x = picture(case, torch.float64)
     monkeypatch.setattr(norm, "fused", exact_norm)
     less = streamlined(generator, mode, family.image)
-    with torch.no_grad(), batch_norm_as(mode):
+    with torch.inference_mode(), batch_norm_as(mode):
         expected = family.image(generator, x)
         plain = less(x)
         last = less.placed("cpu", torch.float64)(x.contiguous(memory_format=torch.channels_last))
@@ -191,26 +197,23 @@ def test_few_channels_are_filled_up_to_eights(channels: int) -> None:
     assert not LastConv2d.takes(nn.Conv2d(5, 3, 7, padding=3))
 
 
-def on_gpu(name: str, changes: dict[str, Any]) -> tuple[Any, nn.Module, Streamlined]:
-    family, generator = network_of(name, changes)
-    return family, generator, streamlined(generator, "instance", family.image)
-
-
-@pytest.mark.needs_cuda
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [(case[0], case[1]) for case in CASES if case[2] == "instance"],
-    ids=lambda given: given if isinstance(given, str) else "-".join(map(str, itertools.chain(*given.items()))),
-)
-def test_in_half_precision_on_a_gpu(name: str, changes: dict[str, Any]) -> None:
-    """No further from float32 than what it is made from, by more than a rounding's chance."""
-    family, generator, less = on_gpu(name, changes)
-    size = next(case[3] for case in CASES if case[:2] == (name, changes))
-    channels = getattr(make_config(family, "paper", changes), "channels_a", 3)
-    x = (torch.rand(1, channels, *size) * 2 - 1).cuda().contiguous(memory_format=torch.channels_last)
-    less.placed("cuda", torch.float16)
-    with torch.no_grad(), batch_norm_as("instance"), fused_norms():
-        exact = family.image(generator.float().cuda(), x)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)])
+@pytest.mark.parametrize("case", [case for case in CASES if case[2] == "instance"], ids=name_of)
+def test_in_half_precision_it_is_no_further_from_float32(
+    case: Any, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Than what it is made from, by more than chance."""
+    family, generator = network_of(*case[:2])
+    x = picture(case, torch.float32)[:1].to(device).contiguous(memory_format=torch.channels_last)
+    less = streamlined(generator, "instance", family.image).placed(device, torch.float16)
+    if device == "cpu":  # whose kernels take float32 alone
+        monkeypatch.setattr(norm, "fused", lambda x, *rest: exact_norm(*map(wide, (x, *rest))).to(x.dtype))
+    with torch.no_grad(), batch_norm_as("instance"), contextlib.nullcontext() if device == "cpu" else fused_norms():
+        exact = family.image(generator.float().to(device), x)
         as_trained = family.image(generator.half().to(memory_format=torch.channels_last), x.half())
         made = less(x.half())
-    assert (made.float() - exact).abs().mean() <= 1.5 * (as_trained.float() - exact).abs().mean() + 2e-3
+    assert (made.float() - exact).abs().mean() <= 1.5 * (as_trained.float() - exact).abs().mean() + 5e-4
+
+
+def wide(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) else value

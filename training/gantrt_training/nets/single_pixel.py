@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .conv import ResizeConv2d
 from .thin import frozen
 
 _WINDOW = ((4, 4), (2, 2), (1, 1))
@@ -36,19 +37,27 @@ class ToPixel(nn.Module):
 
 
 class FromPixel(nn.Module):
-    """The bias, if there is one, is the convolution's."""
+    """A ResizeConv2d makes four equal pixels: to the last bit, for a norm behind it blows up what they differ by."""
 
-    def __init__(self, conv: nn.ConvTranspose2d) -> None:
+    def __init__(self, conv: nn.ConvTranspose2d | ResizeConv2d) -> None:
         super().__init__()
-        self.conv = conv
-        self.weight = frozen(conv.weight[:, :, 1:3, 1:3].permute(2, 3, 1, 0).flatten(0, 2))  # (4 O, C)
+        self.conv, self.equal = conv, isinstance(conv, ResizeConv2d)
+        if self.equal:
+            self.weight = frozen(conv.weight.sum((2, 3)))  # (O, C)
+        else:
+            self.weight = frozen(conv.weight[:, :, 1:3, 1:3].permute(2, 3, 1, 0).flatten(0, 2))  # (4 O, C)
 
     @staticmethod
     def takes(conv: object) -> bool:
-        return type(conv) is nn.ConvTranspose2d and _matches(conv)
+        return type(conv) is ResizeConv2d or (type(conv) is nn.ConvTranspose2d and _matches(conv))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2:] != (1, 1):
             return self.conv(x)  # type: ignore[no-any-return]
-        bias = None if self.conv.bias is None else self.conv.bias.repeat(4)
-        return F.linear(x.flatten(1), self.weight, bias).view(len(x), 2, 2, -1).permute(0, 3, 1, 2)
+        bias = self.conv.bias
+        if self.equal:
+            y = F.linear(x.flatten(1), self.weight, bias)[:, None, None].expand(-1, 2, 2, -1).contiguous()
+        else:
+            bias = None if bias is None else bias.repeat(4)
+            y = F.linear(x.flatten(1), self.weight, bias).view(len(x), 2, 2, -1)
+        return y.permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ with running statistics, pictures of many channels, networks of other types.
     resize          ResizeConv2d                                  transposed 4x4 convolution (thin.ResizedConv2d)
     first           7x7 from at most 4 channels                   7x1 from 8 pixels' channels (thin.FirstConv2d)
     last            7x7, or to twice the size, to at most 4       2x2 pixels as channels (thin.LastConv2d), with tanh
-    single pixel    both ends of a U-Net's bottleneck             products with matrices (single_pixel.py)
+    single pixel    U-Net whose bottleneck is one                 products with matrices (single_pixel.py)
     skips           U-Net                                         one ReLU for all of them
     attention       U-GAT-IT                                      factors in the 1x1 kernel; no logits and no heat map
     affine          U-GAT-IT                                      gamma and beta from one product, float32 once
@@ -59,10 +59,8 @@ class Streamlined(nn.Module):
 
     def placed(self, device: torch.device | str, dtype: torch.dtype) -> Streamlined:
         """Itself, on the device, channels last, in dtype, but for what the norms' kernels take in float32."""
-        own = [
-            (value, value.detach().to(device, torch.promote_types(value.dtype, torch.float32)))
-            for value in self._statistics()
-        ]
+        exact = torch.promote_types(dtype, torch.float32)
+        own = [(value, value.detach().to(device, exact)) for value in self._statistics()]
         self.to(device, dtype)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for parameter, value in own:
