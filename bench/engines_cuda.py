@@ -6,7 +6,6 @@ after. It runs the plan without plugins, which is what a user without our kernel
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -51,8 +50,7 @@ def contestants(family: str, stack: ExitStack, scratch: Path) -> tuple[dict[str,
         calls["tensorrt + pycuda, by hand"] = tutorial(scratch / "without.plan", frame)
     except (ImportError, RuntimeError, OSError) as error:
         missing["tensorrt + pycuda, by hand"] = str(error)
-    ours = copy.deepcopy(source.generator)  # made half in place
-    realtime = Realtime(source.family, ours, (3, size, size), "fp16", source.norm_mode, 0, 1, "rgb")
+    realtime = Realtime(source.family, source.generator, (3, size, size), "fp16", source.norm_mode, 0, 1, "rgb")
     stack.callback(realtime.close)
     result = np.empty_like(frame)
     calls["gantrt, torch alone"] = lambda: realtime(frame, result)

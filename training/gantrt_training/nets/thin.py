@@ -133,7 +133,10 @@ class LastConv2d(nn.Module):
 
 class ResizedConv2d(nn.Module):
     """ResizeConv2d as a transposed 4x4 convolution of the small picture, whose border is replicated (see
-    rewrites/resized_conv.py): 4 products in the place of 9, and no large picture is written to be read again."""
+    rewrites/resized_conv.py): 4 products in the place of 9, and no large picture is written to be read again.
+
+    Of a plane of one value it makes four that differ by a rounding, where nearest neighbour makes equal ones.
+    """
 
     def __init__(self, conv: ResizeConv2d) -> None:
         super().__init__()
