@@ -1,6 +1,6 @@
 """The norm kernels on a GPU, and networks made of torch's convolutions and them.
 
-    python bench/kernels.py [--quick] [--no-networks]
+    python bench/kernels.py [--quick] [--no-networks] [--rounds 60] [--autotune]
 
 Each row's contestants take turns in one run: our modes, torch eager in both layouts, torch.compile, and a copy of the
 same bytes, which nothing that reads and writes them once can beat. A call's time is that of a CUDA graph of many calls
@@ -52,6 +52,8 @@ OPS = (
     Op("LIN + ReLU", "relu", mixed=True),
     Op("IN + LeakyReLU", "leaky_relu"),
 )
+COMPILED_OPS = (OPS[0], OPS[2])  # by torch.compile: seconds each
+COMPILED_NETWORKS = ("CycleGAN ResNet-9", "U-GAT-IT light")
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "pix2pix U-Net-256, instance": ("pix2pix", {"norm": "instance"}),
     "CycleGAN ResNet-9": ("cyclegan", {}),
@@ -187,7 +189,7 @@ def run_row(row: dict[str, Any], works: dict[str, Callable[[], object]], rounds:
     return row | {"us": times, "refused": refused, "best": {"name": ours[1], "median_us": ours[0]}}
 
 
-def network_row(name: str, rounds: int, compiled: bool) -> dict[str, Any]:
+def network_row(name: str, rounds: int, compiled: str) -> dict[str, Any]:
     """One generator, fp16, batch 1: microseconds of a picture, device to device.
 
     What runs with our norms is the generator's copy with less work (nets/streamlined.py), unless as trained.
@@ -215,8 +217,8 @@ def network_row(name: str, rounds: int, compiled: bool) -> dict[str, Any]:
             rows["torch convolutions + our norms, as trained, graph"] = captured(picture(last, x_last), 1).replay
             rows["torch convolutions + our norms, graph"] = captured(lambda: less(x_last), 1).replay
         if compiled:
-            options = {"mode": "max-autotune-no-cudagraphs", "fullgraph": True}
-            rows["torch.compile, graph"] = captured(picture(torch.compile(last, **options), x_last), 1).replay
+            faster: Any = torch.compile(last, mode=compiled, fullgraph=True)
+            rows[f"torch.compile {compiled}, graph"] = captured(picture(faster, x_last), 1).replay
         times = interleaved(rows, rounds, 1)
     print(f"{name:32}", *(f"{each}: {t['median_us']}" for each, t in times.items()), sep=" | ")
     return {"network": name, "size": config.size, "dtype": "float16", "us": times}
@@ -232,21 +234,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fp16 alone, fewer rounds, no torch.compile")
     parser.add_argument("--no-networks", action="store_true")
+    parser.add_argument("--rounds", type=int, help="of each contestant; default 60, 20 with --quick")
+    parser.add_argument("--autotune", action="store_true", help="torch.compile's slowest mode: minutes a network")
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True
-    rounds = 20 if args.quick else 60
+    rounds = args.rounds or (20 if args.quick else 60)
+    mode = "max-autotune-no-cudagraphs" if args.autotune else "default"
     dtypes = (torch.float16,) if args.quick else (torch.float16, torch.bfloat16, torch.float32)
     report = about() | {"what": f"microseconds of one call, in a CUDA graph of {CALLS}; networks: of one picture"}
     with torch.inference_mode():
         report["ops"] = [
-            op_row(op, channels, side, dtype, rounds, compiled=not args.quick and dtype == torch.float16)
+            op_row(
+                op,
+                channels,
+                side,
+                dtype,
+                rounds,
+                compiled=not args.quick and dtype == torch.float16 and op in COMPILED_OPS,
+            )
             for dtype in dtypes
             for op in (OPS if dtype == torch.float16 else OPS[:1])
             for channels, side in SHAPES
         ]
         report["ops"] += [rotated_row(OPS[0], channels, side, torch.float16, rounds) for channels, side in SHAPES]
     if not args.no_networks:
-        report["networks"] = [network_row(name, rounds, compiled=not args.quick) for name in NETWORKS]
+        report["networks"] = [
+            network_row(name, rounds, mode if name in COMPILED_NETWORKS and not args.quick else "") for name in NETWORKS
+        ]
     gpu = re.sub(r"\W+", "_", torch.cuda.get_device_name()).lower()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"kernels_{gpu}.json"

@@ -50,7 +50,7 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any], int]] = {  # family, preset
     "selfie2anime": ("ugatit", "fast", {"together": True}, 180),
 }
 QUIET = {"sample_every": 0, "checkpoint_every": 0, "log_every": 100}
-RESERVE = 25.0  # seconds for saving, translating and writing
+RESERVE = 15.0  # seconds for saving, translating and writing
 MARGIN = 0.9  # of the rate is counted on
 PART = 15 << 20  # bytes of a zip
 COLUMNS, EXAMPLES, TILE = 8, 16, 192  # of the sheet

@@ -126,7 +126,7 @@ class Realtime:
 
     @contextlib.contextmanager
     def _as_it_runs(self) -> Iterator[None]:
-        with torch.inference_mode(), fused_norms(), batch_norm_as(self._norm_mode):
+        with torch.inference_mode(), fused_norms(), batch_norm_as(self._norm_mode), _fastest_convolutions():
             yield
 
     def _tensor_at(self, address: int, size: tuple[int, ...]) -> Tensor:
@@ -136,3 +136,13 @@ class Realtime:
         facts = {"shape": (1, height, width, channels), "typestr": kind, "data": (address, False), "version": 3}
         memory = type("Memory", (), {"__cuda_array_interface__": facts})()
         return torch.as_tensor(memory, device=self._device).view(self._dtype).permute(0, 3, 1, 2)
+
+
+@contextlib.contextmanager
+def _fastest_convolutions() -> Iterator[None]:
+    """cuDNN tries its algorithms when it first meets a shape: while a pipeline is made, for every size of its own."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
