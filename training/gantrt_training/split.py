@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+from gantrt.atomic import scratch_folder
 from gantrt.errors import GantrtError, UnsupportedInput, UsageError
 from gantrt.progress import Progress
 
@@ -41,14 +41,14 @@ def split(
         _refuse_twins(parts[part], pictures)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".split.", suffix=".part", dir=output) as draft:
+        with scratch_folder(".gantrt-split-", output) as draft:
             total = sum(map(len, found.values()))
             with Progress(total, "pictures", label="split", enabled=progress) as bar:
                 for part, pictures in found.items():
-                    _split_part(parts[part], pictures, [Path(draft, f"{part}{s}") for s in "AB"], swap, bar)
+                    _split_part(parts[part], pictures, [draft / f"{part}{s}" for s in "AB"], swap, bar)
             for target in targets:
                 shutil.rmtree(target, ignore_errors=True)
-                Path(draft, target.name).rename(target)
+                (draft / target.name).rename(target)
     except OSError as error:
         raise GantrtError(f"split: {output} cannot be written ({error.strerror or error})") from error
     finally:
