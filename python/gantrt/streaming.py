@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arrays import Frame as Array
+from .ending import source_runs
 from .errors import UsageError
 from .video import First, Frame, open_source
 
@@ -110,6 +111,7 @@ class _Reader(threading.Thread):
         self._swap = translator.info.color == "bgr"  # sources give RGB
         self._stopped = False
         self._skip_still = skip_still
+        source_runs(self)
 
     def run(self) -> None:
         error: BaseException | None = None
@@ -137,6 +139,10 @@ class _Reader(threading.Thread):
         if interrupt is not None:  # of a source that may wait for ever
             interrupt()
         self.join(_PATIENCE)
+
+    def end(self) -> None:
+        if self.is_alive():
+            self.stop()
 
     def _still(self) -> StillSkip | None:
         if self._skip_still is None:

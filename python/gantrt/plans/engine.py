@@ -34,6 +34,7 @@ class PlanEngine:
 
     device: Literal["cpu", "cuda"] = "cuda"
     from_cache = False
+    smaller_batches = False
 
     def __init__(self, target: Target, path: Path, manifest: Manifest, options: Options) -> None:
         trt = target.load()
