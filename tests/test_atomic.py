@@ -113,6 +113,23 @@ def test_two_threads_may_write_one_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["x.txt"]
 
 
+def test_a_thread_that_clears_a_folder_leaves_what_another_has_just_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = atomic.lock
+
+    def late(path: Path) -> int | None:
+        """Between making a file and locking it, another thread comes to the folder by another name."""
+        atomic._cleared.clear()
+        atomic._clear_once(Path(os.path.relpath(tmp_path)))
+        return real(path)
+
+    monkeypatch.setattr(atomic, "lock", late)
+    with atomic_path(tmp_path / "x.txt") as temporary:
+        temporary.write_text("whole")
+    assert names(tmp_path) == ["x.txt"]
+
+
 def test_writers_nest(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "x.txt") as outer:
         with atomic_path(outer) as inner:

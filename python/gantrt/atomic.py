@@ -28,7 +28,7 @@ _PART = re.compile(r"\..*\.(\d+)-\d+\.gantrt\.part(\.[^.]*)?", re.DOTALL)
 _LONGEST_NAME = 255  # bytes, of most file systems
 
 _number = itertools.count()
-_ours: set[Path] = set()  # temporaries that are being written
+_ours: set[str] = set()  # temporaries that are being written, absolute
 _cleared: set[str] = set()  # folders where this process has looked for what others left
 
 
@@ -40,7 +40,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     GantrtError if the folder cannot be written, or if `path` exists and `overwrite` is False.
     """
     path = Path(path)
-    if path in _ours:
+    if os.path.abspath(path) in _ours:
         yield path
         return
     if path.exists() and not overwrite:
@@ -51,7 +51,6 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         temporary, descriptor = _make_beside(path)
     except OSError as error:
         raise _unwritable(path, error) from error
-    _ours.add(temporary)
     try:
         yield temporary
         try:
@@ -62,7 +61,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         except OSError as error:
             raise _unwritable(path, error) from error
     finally:
-        _ours.discard(temporary)
+        _ours.discard(os.path.abspath(temporary))
         temporary.unlink(missing_ok=True)
         if descriptor is not None:
             os.close(descriptor)
@@ -128,10 +127,14 @@ def _make_beside(path: Path) -> tuple[Path, int | None]:
         while len(os.fsencode(f".{stem}{tail}")) > _LONGEST_NAME and stem:
             stem = stem[:-1]
         temporary = path.with_name(f".{stem}{tail}")
+        _ours.add(os.path.abspath(temporary))  # before it is there: no other thread takes it for something left
         try:
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        except FileExistsError:  # of an earlier process with our id, which containers give again
-            continue
+        except OSError as error:
+            _ours.discard(os.path.abspath(temporary))
+            if isinstance(error, FileExistsError):  # of an earlier process with our id, which containers give again
+                continue
+            raise
         return temporary, lock(temporary)
 
 
@@ -142,7 +145,11 @@ def _clear_once(folder: Path) -> None:
         return
     _cleared.add(name)
     for entry, process in _entries(folder, _PART):
-        if entry.is_file(follow_symlinks=False) and abandoned(entry.path, process):
+        if (
+            os.path.abspath(entry.path) not in _ours
+            and entry.is_file(follow_symlinks=False)
+            and abandoned(entry.path, process)
+        ):
             with contextlib.suppress(OSError):
                 os.unlink(entry.path)
 

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 from gantrt.atomic import scratch_folder
 from gantrt.errors import GantrtError, UnsupportedInput, UsageError
 from gantrt.progress import Progress
 
-from .pictures import halves, list_pictures, read_as_stored
+from .pictures import halves, list_pictures, read_as_stored, write_as_stored
 
 _PARTS = ("train", "val", "test")
 
@@ -64,7 +63,7 @@ def _split_part(folder: Path, pictures: Sequence[Path], sides: Sequence[Path], s
         for side, half in zip(sides, reversed(pair) if swap else pair, strict=True):
             target = side / path.relative_to(folder).with_suffix(".png")
             target.parent.mkdir(parents=True, exist_ok=True)
-            if half.dtype.itemsize > 2 or not cv2.imwrite(str(target), half):
+            if half.dtype.itemsize > 2 or not write_as_stored(target, half):
                 raise UnsupportedInput(f"{path}: {half.dtype} values do not fit into a PNG; convert it to 8 or 16 bits")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

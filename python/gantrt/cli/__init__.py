@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import logging
 import os
 import pkgutil
@@ -95,6 +96,9 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and out.errors == "strict":  # a name that is no Unicode is data as others are
+        out.reconfigure(errors="surrogateescape" if out.encoding.lower() == "utf-8" else "backslashreplace")
 
 
 def _discard_stdout() -> None:
