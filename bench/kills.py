@@ -317,6 +317,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results" / "kills.json")
     options = parser.parse_args()
     here, draw = machine(), random.Random(options.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:

@@ -130,6 +130,25 @@ def test_a_thread_that_clears_a_folder_leaves_what_another_has_just_begun(
     assert names(tmp_path) == ["x.txt"]
 
 
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(GantrtError, match="is no file"), atomic_path(tmp_path / name):
+            raise AssertionError("it must not come so far")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("real")
+    for text in ("first", "second"):  # it need not lead anywhere yet
+        with atomic_path(tmp_path / "link") as temporary:
+            temporary.write_text(text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real").read_text() == text
+    assert names(tmp_path) == ["link", "real"]
+
+
 def test_writers_nest(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "x.txt") as outer:
         with atomic_path(outer) as inner:

@@ -36,8 +36,9 @@ _cleared: set[str] = set()  # folders where this process has looked for what oth
 def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`, with the same suffix; renamed to `path` when the block ends without an error.
 
-    On an error nothing is left behind. Of such a temporary path it is the path itself, so that writers nest. Raises
-    GantrtError if the folder cannot be written, or if `path` exists and `overwrite` is False.
+    On an error nothing is left behind. Of such a temporary path it is the path itself, so that writers nest. A link
+    stays one: what it leads to is replaced. Raises GantrtError if the folder cannot be written, if `path` is a device,
+    a pipe or a folder, or if it exists and `overwrite` is False.
     """
     path = Path(path)
     if os.path.abspath(path) in _ours:
@@ -45,6 +46,10 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         return
     if path.exists() and not overwrite:
         raise GantrtError(f"{path}: exists already; give --overwrite to replace it")
+    if path.exists() and not path.is_file():
+        raise GantrtError(f"{path}: is no file, and is not replaced by one; give another name")
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_once(path.parent)

@@ -199,7 +199,8 @@ class _Context:
         return buffer
 
     def close(self) -> None:
-        self._stream.synchronize()
+        with contextlib.suppress(GantrtError):  # of a GPU that is gone there is nothing to wait for
+            self._stream.synchronize()
         for buffer in self._buffers.values():
             buffer.close()
         self._stream.close()
