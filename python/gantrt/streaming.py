@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arrays import Frame as Array
 from .ending import source_runs
-from .errors import UsageError
+from .errors import GantrtError, UsageError
 from .video import First, Frame, open_source
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ def translated(
     ahead = translator.info.streams + (0 if live_source(opened) else 1)
     reader = _Reader(translator, opened, ahead, skip_still)
     smoother = _smoother(temporal)
-    reader.start()
+    try:
+        reader.start()
+    except RuntimeError as error:
+        opened.close()
+        raise GantrtError(f"stream: the system gives it no thread to read in ({error})") from error
     try:
         while not isinstance(entry := reader.ready.get(), _End):
             frame, image = entry.frame, entry.future.result()

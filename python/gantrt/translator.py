@@ -392,7 +392,7 @@ class Translator:
                 if not is_out_of_memory(error):
                     raise
                 if count == 1 or not self.engine.smaller_batches:
-                    raise OutOfMemory(_no_memory(self.info.path, x.shape)) from error
+                    raise OutOfMemory(_no_memory(self.info.path.name, x.shape)) from error
                 self._halve(count)
             else:
                 begin += count
@@ -455,8 +455,8 @@ def _dense(frame: Frame) -> Frame:
     return frame if frame[0].flags.c_contiguous else np.ascontiguousarray(frame)
 
 
-def _no_memory(path: Path, shape: tuple[int, ...]) -> str:
+def _no_memory(name: str, shape: tuple[int, ...]) -> str:
     batch, _, height, width = shape
     pictures = f"{batch} pictures of {height}x{width}" if batch > 1 else f"a picture of {height}x{width}"
     smaller = "export it with a smaller --batch, or" if batch > 1 else "try --fit tile, or"
-    return f"{path}: no memory to run {pictures}; {smaller} a smaller --size, or fewer --streams"
+    return f"{name}: no memory to run {pictures}; {smaller} a smaller --size, or fewer --streams"
