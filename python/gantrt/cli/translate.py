@@ -20,7 +20,7 @@ from ..progress import Progress
 if TYPE_CHECKING:
     from ..streaming import Item
     from ..translator import Translator
-    from ..video import FrameSource
+    from ..video import FrameSink, FrameSource
     from ..video.live import Newest
     from ..video.plan import Job
 
@@ -197,8 +197,7 @@ class _Work:
                 if not done:
                     sink.abort()
                     raise
-                with uninterrupted():
-                    sink.close(complete=False)
+                _finish(sink, complete=False)
                 kept = f"{done} frames are kept in {job.output}"
                 if isinstance(error, TruncatedInput):
                     raise TruncatedInput(f"{error}; {kept}") from error
@@ -207,8 +206,7 @@ class _Work:
             except BaseException:
                 sink.abort()
                 raise
-            with uninterrupted():
-                sink.close(complete=not left and done != args.max_frames)
+            _finish(sink, complete=not left and done != args.max_frames)
 
     def _stream(self, source: FrameSource) -> Generator[Item, None, None]:
         temporal, skip_still = self._args.temporal, self._args.skip_still
@@ -261,6 +259,19 @@ class _Work:
         from ..timing import Summary
 
         return Summary.of(self._ages.rows()[1]).p95
+
+
+def _finish(sink: FrameSink, *, complete: bool) -> None:
+    """Close it, though Ctrl-C be pressed; who presses it twice has no file."""
+    closed = False
+    try:
+        with uninterrupted():
+            sink.close(complete=complete)
+            closed = True
+    except KeyboardInterrupt:
+        if not closed:
+            sink.abort()
+        raise
 
 
 def _source(job: Job, fps: Fraction | None) -> FrameSource:
