@@ -135,3 +135,20 @@ def test_ctrl_c_while_it_starts_or_ends_shows_no_traceback(monkeypatch: pytest.M
     monkeypatch.setattr(gantrt.cli, "main", interrupted)
     assert gantrt.__main__.main() == 130
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # from now on it ends at once, without words
+
+
+def test_what_a_library_makes_of_an_interrupt_is_no_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A module in C++ that is interrupted while it is imported "failed to initialise"."""
+
+    def imports(*_: object, **__: object) -> None:
+        try:
+            send(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr(gantrt, "load", imports, raising=False)
+    clip = write_clip(tmp_path / "in.mp4", range(2))
+    assert main(["translate", "--engine", "e.onnx", str(clip), "-o", str(tmp_path / "out.mp4")]) == 130
+    assert capsys.readouterr().err == "gantrt: interrupted\n"

@@ -142,3 +142,16 @@ def test_a_name_is_one_line_of_a_message_whatever_is_in_it(capsys: pytest.Captur
         (line,) = capsys.readouterr().err.splitlines()
         assert line.endswith("no such file")
         assert line.isprintable()
+
+
+def test_a_training_takes_pictures_of_any_name_and_says_what_its_own_must_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "\udcff\n-x%d"
+    make_pairs(tmp_path / "plain", train=2, test=1)
+    (tmp_path / "plain").rename(odd)
+    small = ["--set", "size=32", "ngf=4", "ndf=4", "batch=1", "sample_every=1", "--steps", "1", "--device", "cpu", "-q"]
+    run("train", "pix2pix", "--data", odd, "-o", tmp_path / "日本 %d\n", *small)
+    run("inspect", tmp_path / "日本 %d\n")
+    assert main(["train", "pix2pix", "--data", str(odd), "-o", str(tmp_path / "\udcff"), *small]) == 2
+    assert "TensorBoard takes Unicode only; give -o another name" in capsys.readouterr().err

@@ -12,6 +12,7 @@ _ENDING = ("SIGTERM", "SIGHUP")  # by default they end a process at once, with h
 
 _deaf: list[None] = []  # one for each block of `uninterrupted` the main thread is in
 _missed: list[int] = []  # signals that came meanwhile
+_came: list[int] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,11 +24,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Within the block Ctrl-C, SIGTERM and SIGHUP raise Interrupted, in the main thread.
+def interruptible() -> Iterator[list[int]]:
+    """Within the block Ctrl-C, SIGTERM and SIGHUP raise Interrupted, in the main thread. Yields those that came.
 
     Handlers that others have set stay, and so does a signal that is ignored, as nohup and `&` have it.
     """
+    _came.clear()
     before = {}
     if threading.current_thread() is threading.main_thread():
         wanted = {signal.SIGINT: signal.default_int_handler}
@@ -36,7 +38,7 @@ def interruptible() -> Iterator[None]:
         for number in before:
             signal.signal(number, _raise)
     try:
-        yield
+        yield _came
     finally:
         for number, usual in before.items():
             signal.signal(number, usual)
@@ -61,6 +63,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
+    _came.append(number)
     if _deaf and not _missed:
         _missed.append(number)
         return

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import GantrtError
-from ..interruption import Interrupted, interruptible
+from ..interruption import interruptible
 
 log = logging.getLogger("gantrt")
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def list_commands() -> dict[str, str]:
@@ -48,37 +48,41 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, or the code of the GantrtError it ended with."""
     _open_standard_streams()
-    with interruptible():
+    with interruptible() as signals:
         try:
             return _run(argv)
-        except KeyboardInterrupt as error:
+        except (Exception, KeyboardInterrupt) as error:
+            if not signals and not isinstance(error, KeyboardInterrupt):
+                return _tell(error)
+            # What an interrupted library makes of it is no error: a module it was importing "failed".
+            log.debug("traceback", exc_info=True)
             log.error("interrupted")
-            return error.exit_code if isinstance(error, Interrupted) else 130
+            return 128 + signals[0] if signals else 130
 
 
 def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     _log_to_stderr(args.verbose, args.quiet)
-    try:
-        code = int(args._run(args) or 0)
-        sys.stdout.flush()
-        return code
-    except GantrtError as error:
-        log.debug("traceback", exc_info=True)
-        log.error("%s", error)
-        return error.exit_code
-    except BrokenPipeError:
+    code = int(args._run(args) or 0)
+    sys.stdout.flush()
+    return code
+
+
+def _tell(error: Exception) -> int:
+    """What went wrong, in one line. Returns its exit code."""
+    if isinstance(error, BrokenPipeError):
         _discard_stdout()
         return 141
-    except MemoryError as error:
-        log.debug("traceback", exc_info=True)
+    log.debug("traceback", exc_info=error)
+    if isinstance(error, GantrtError):
+        log.error("%s", error)
+        return error.exit_code
+    if isinstance(error, MemoryError):
         log.error("out of memory%s; close other programs, or work on less at once", _in_brackets(error))
-    except OSError as error:
-        log.debug("traceback", exc_info=True)
+    elif isinstance(error, OSError):
         log.error("%s", f"{error.filename or 'the system'}: {(error.strerror or str(error) or 'an error').lower()}")
         _discard_stdout()  # it may be what cannot be written
-    except Exception as error:
-        log.debug("traceback", exc_info=True)
+    else:
         log.error("unforeseen %s%s; -v shows where, please report it", type(error).__name__, _in_brackets(error))
     return 1
 
@@ -96,9 +100,8 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
-    out = sys.stdout
-    if isinstance(out, io.TextIOWrapper) and out.errors == "strict":  # a name that is no Unicode is data as others are
-        out.reconfigure(errors="surrogateescape" if out.encoding.lower() == "utf-8" else "backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":  # of names that are no Unicode
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _discard_stdout() -> None:
@@ -108,7 +111,7 @@ def _discard_stdout() -> None:
 
 
 class _OneLine(logging.Formatter):
-    """A message is one line, whatever a file in it is called; control characters are no terminal's business."""
+    """A message is one line of Unicode, whatever a file in it is called, and nothing a terminal would obey."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], record.message)
