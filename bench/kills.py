@@ -291,7 +291,12 @@ def interrupt(lab: Lab, count: int, draw: random.Random) -> dict[str, Any]:
         with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
             time.sleep(draw.uniform(0, seconds))
             process.send_signal(sent)
-            _, said = process.communicate(timeout=PATIENCE)
+            try:
+                _, said = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                faults.append(f"{sent.name}: hangs")
+                continue
         # Before and after our own code runs, the interpreter ends as any program does.
         code = process.returncode
         own = {128 + sent, 0}

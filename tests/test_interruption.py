@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import clips
-import gantrt.__main__
+import gantrt
 import gantrt.cli
 import pytest
 from clips import write_clip
@@ -128,13 +130,25 @@ def test_impatience_leaves_nothing_half_made(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.glob(".*"))
 
 
-def test_ctrl_c_while_it_starts_or_ends_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> int:
-        raise KeyboardInterrupt
+ENDS = {
+    "while it starts": "def main(): raise KeyboardInterrupt",
+    "with a thread that waits for the import lock": (
+        "import threading, _imp\n"
+        "def main():\n"
+        " _imp.acquire_lock()\n"
+        " threading.Thread(target=lambda: __import__('this')).start()\n"
+        " return 130"
+    ),
+}
 
-    monkeypatch.setattr(gantrt.cli, "main", interrupted)
-    assert gantrt.__main__.main() == 130
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # from now on it ends at once, without words
+
+@pytest.mark.parametrize("how", ENDS)
+def test_an_interrupted_program_ends_at_once_and_shows_no_traceback(how: str) -> None:
+    code = "import sys, types\nimport gantrt.__main__\n"
+    code += "cli = sys.modules['gantrt.cli'] = types.ModuleType('gantrt.cli')\n"
+    code += f"exec({ENDS[how]!r}, cli.__dict__)\nsys.exit(gantrt.__main__.main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_what_a_library_makes_of_an_interrupt_is_no_error_of_its_own(

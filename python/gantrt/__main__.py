@@ -1,6 +1,8 @@
 """`python -m gantrt` is `gantrt`."""
 
+import contextlib
 import io
+import os
 import signal
 import sys
 
@@ -12,11 +14,22 @@ def main() -> int:
             sys.stdout.reconfigure(errors="surrogateescape")  # a path goes out as it came in
         from .cli import main as run
 
-        return run()
+        code = run()
     except KeyboardInterrupt:
-        return 130
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        code = 130
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if code > 128:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """At once. An interrupt can hit Python inside its import lock, which then nobody gives back: a thread that
+    imports would wait for it, and the interpreter for that thread. Files are closed, and what is begun is let go."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
