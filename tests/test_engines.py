@@ -176,7 +176,7 @@ def test_streams_are_as_many_as_asked_for(tmp_path: Path) -> None:
     path = write_generator(tmp_path / "g.onnx")
     for streams in (1, 2):
         engine: Any = open_engine(path, replace(FP32, streams=streams))
-        assert engine._at((16, 24)).model.get_property("NUM_STREAMS") == streams
+        assert engine._at((1, 16, 24)).model.get_property("NUM_STREAMS") == streams
 
 
 def test_engine_says_in_which_precision_its_layers_compute(tmp_path: Path) -> None:

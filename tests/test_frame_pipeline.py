@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -223,3 +223,35 @@ def test_each_stage_is_timed(emulated_cuda: ctypes.CDLL) -> None:
         assert refusal is None
         assert all(ms > 0 for ms in times)
         assert np.abs(p.collect(p.submit(frame)).astype(int) - expected(shape, frame)).max() <= 1
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_gpu_that_is_lost_is_an_error_of_every_call_and_keeps_nobody_waiting(
+    emulated_cuda: ctypes.CDLL, slots: int
+) -> None:
+    """Frames under way, one that is waited for, one that waits for a slot, and the end of the pipeline."""
+    shape = Shape(slots=slots)
+    (frame,) = frames_of(shape, 1)
+    said: list[str] = []
+
+    def fails(do: Callable[[], object]) -> None:
+        with pytest.raises(ValueError, match="CUDA says") as error:
+            do()
+        said.append(str(error.value))
+
+    with pipeline(emulated_cuda, shape) as made:
+        tickets = [made.submit(frame) for _ in range(slots)]
+        waiting = threading.Thread(target=fails, args=(lambda: made.submit(frame),))  # there is no free slot
+        waiting.start()
+        emulated_cuda.lose_gpu(ctypes.c_bool(True))
+        try:
+            for ticket in tickets:
+                fails(lambda ticket=ticket: made.collect(ticket))
+            waiting.join(10)
+            assert not waiting.is_alive()
+            fails(lambda: made.submit(frame))
+        finally:
+            emulated_cuda.lose_gpu(ctypes.c_bool(False))
+    assert len(said) == slots + 2
+    with pipeline(emulated_cuda, shape) as made:
+        np.testing.assert_array_equal(made.collect(made.submit(frame)), expected(shape, frame))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from gantrt.errors import GantrtError
-from gantrt_training import checkpoint
+from gantrt_training import checkpoint, journal
 from gantrt_training.family import list_families, load_family
 from gantrt_training.recipe import Recipe
 from gantrt_training.trainer import train
@@ -107,3 +107,25 @@ def test_a_full_disk_is_one_error_and_the_checkpoint_before_stays(
     assert (before.read_bytes(), checkpoint.state_path(before).read_bytes()) == content
     assert [path.name for path in (run / checkpoint.FOLDER).iterdir() if path.name.startswith(".")] == []
     assert train(dataclasses.replace(made, steps=6), run, resume=True, progress=False).stem == "step_0000006"
+
+
+def test_a_history_survives_a_kill_while_a_resumed_training_shortens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """log.jsonl is whole at every moment: what comes after the checkpoint goes in one step."""
+    log, lines = tmp_path / "log.jsonl", [f'{{"step": {step}}}\n' for step in range(5)]
+    log.write_text("".join(lines) + '{"step": 5, "cut o')
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        assert log.read_text().startswith("".join(lines))
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", kill)
+        with pytest.raises(Killed):
+            journal._forget_after(log, 3)
+    journal._forget_after(log, 3)
+    assert log.read_text() == "".join(lines[:4])

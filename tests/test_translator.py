@@ -500,3 +500,57 @@ def test_file_without_manifest_is_told_its_colours_by_the_caller(tmp_path: Path)
 
 def test_stream_of_nothing_ends(generator: Translator) -> None:
     assert list(generator.stream(Source(0))) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), SystemExit(3), RecursionError("too deep"), OSError("gone")])
+def test_whatever_ends_the_reading_thread_is_raised_where_the_frames_are_taken(
+    identity: Translator, error: BaseException
+) -> None:
+    class Breaking(Source):
+        def __iter__(self) -> Iterator[video.Frame]:
+            yield video.Frame(picture(), 0)
+            raise error
+
+    source = Breaking(1)
+    items = identity.stream(source)
+    assert next(items).index == 0
+    with pytest.raises(type(error)):
+        next(items)
+    assert source.closed
+
+
+def test_a_system_without_threads_is_told_as_such(identity: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    source = Source(1)
+    with pytest.raises(GantrtError, match=r"the system gives it no thread to read in \(can't start"):
+        next(identity.stream(source))
+    assert source.closed
+    with pytest.raises(GantrtError, match=r"translator: the system gives it no thread \(can't start"):
+        identity.submit(picture())
+    np.testing.assert_array_equal(identity(picture()), picture())  # which needs none
+
+
+def test_close_waits_for_calls_under_way_though_others_keep_coming(tmp_path: Path) -> None:
+    translator = load(write_pointwise(tmp_path / "i.onnx"), streams=2)
+    refused = []
+
+    def go_on() -> None:
+        try:
+            while True:
+                translator(picture())
+        except GantrtError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=go_on) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.02)
+    begin = time.monotonic()
+    translator.close()
+    assert time.monotonic() - begin < 5
+    for thread in threads:
+        thread.join(5)
+    assert refused == ["translator: it is closed; load the engine again"] * 4

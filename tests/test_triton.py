@@ -44,6 +44,20 @@ def test_an_engine_file_becomes_a_repository(tmp_path: Path) -> None:
     write_repository(engine, manifest, tmp_path / "models", overwrite=True)
 
 
+def test_a_repository_has_a_whole_model_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:100])
+        raise OSError(28, "No space left on device")
+
+    engine = write_tiny(tmp_path / "e.onnx")
+    manifest = read_manifest(engine)
+    assert manifest is not None
+    monkeypatch.setattr("gantrt.triton.shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        write_repository(engine, manifest, tmp_path / "models")
+    assert not [path for path in (tmp_path / "models").rglob("*") if path.is_file()]
+
+
 def test_tritons_schema_reads_it() -> None:
     dynamic = replace(TINY, input=InputSpec(3, 16, 24, dynamic=True), output_channels=1, batch=2)
     config = parsed(configuration(Path("x.plan"), dynamic, "x"))

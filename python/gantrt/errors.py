@@ -43,6 +43,10 @@ class TruncatedInput(UnsupportedInput):
     """The input ended or broke early. What was translated before that is kept and playable."""
 
 
+class OutOfMemory(GantrtError):
+    """There is not enough memory for what was asked, on the machine or on its GPU."""
+
+
 class BuildFailed(GantrtError):
     """An engine could not be built or exported."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from ._core import FramePipeline
 from .arrays import library_of
-from .errors import UnsupportedInput
+from .errors import DeviceUnavailable, GantrtError, OutOfMemory, UnsupportedInput
+from .memory import is_out_of_memory
 
 log = logging.getLogger("gantrt")
 
@@ -47,7 +49,8 @@ class Ticket:
         """The translated frame, in `out` or a new array of the frame's kind; on the GPU ready when its stream is."""
         if out is None:
             out = np.empty_like(self.frame) if isinstance(self.frame, np.ndarray) else _empty_like(self.frame)
-        return self.pipeline.result(self.number, out)
+        with _as_ours():
+            return self.pipeline.result(self.number, out)
 
 
 class FramePipelines:
@@ -78,8 +81,9 @@ class FramePipelines:
 
         Raises UnsupportedInput for another shape, and what making a pipeline raises where the size is new.
         """
-        pipeline = self.pipeline(frame)
-        return Ticket(pipeline, pipeline.submit(frame), frame)
+        with _as_ours():
+            pipeline = self.pipeline(frame)
+            return Ticket(pipeline, pipeline.submit(frame), frame)
 
     def pipeline(self, frame: Any) -> FramePipeline:
         """The pipeline for frames of this size, made if there is none yet."""
@@ -118,6 +122,23 @@ class FramePipelines:
         if not pipeline.graph_active:
             log.warning("frames of %dx%d run without a CUDA graph: %s", *shape[:2], pipeline.why_no_graph)
         return pipeline
+
+
+def failure(text: str) -> GantrtError:
+    """What CUDA said, as an error: memory can be freed, any other failure of a GPU is for good in this process."""
+    if is_out_of_memory(RuntimeError(text)):
+        return OutOfMemory(f"{text}; try a smaller --size, fewer --streams, or end other programs on this GPU")
+    return DeviceUnavailable(f"{text}; the GPU failed or is gone, see nvidia-smi; what runs on it must start anew")
+
+
+@contextlib.contextmanager
+def _as_ours() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA says" not in str(error):
+            raise
+        raise failure(str(error)) from error
 
 
 def _empty_like(frame: Any) -> Any:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .atomic import abandoned, lock
 from .errors import UsageError
 
 log = logging.getLogger("gantrt")
@@ -36,7 +37,7 @@ _LIMIT_GB = 4.0
 _HEAD = 4096  # a page: the model behind it can be mapped into memory
 _MAGIC = "gantrt.model/1"
 _CHUNK = 4 << 20  # hashed by one thread at a time
-_ABANDONED = 24 * 3600.0  # seconds after which what a killed process left half-written is removed
+_ABANDONED = 24 * 3600.0  # seconds after which what is half-written is removed, whoever wrote it
 
 
 class Kept:
@@ -105,11 +106,16 @@ class ModelCache:
         head = json.dumps(_head(np.frombuffer(model, np.uint8))).encode().ljust(_HEAD)
         temporary = None
         try:
-            handle, temporary = tempfile.mkstemp(".part", "", self.folder)
-            with open(handle, "wb") as file:
-                file.write(head)
-                file.write(model)
-            os.replace(temporary, self._path(key))
+            handle, temporary = tempfile.mkstemp(".part", f"{os.getpid()}-", self.folder)
+            held = lock(temporary)
+            try:
+                with open(handle, "wb") as file:
+                    file.write(head)
+                    file.write(model)
+                os.replace(temporary, self._path(key))
+            finally:
+                if held is not None:
+                    os.close(held)
         except OSError as error:
             log.info("cache: %s cannot be written (%s); the model is not kept", self.folder, error.strerror or error)
             if temporary:
@@ -129,7 +135,7 @@ class ModelCache:
                 status = path.stat()
                 if path.suffix == _SUFFIX:
                     kept.append((status.st_mtime, status.st_size, path))
-                elif path.suffix == ".part" and time.time() - status.st_mtime > _ABANDONED:
+                elif path.suffix == ".part" and _is_left(path, status.st_mtime):
                     _remove(path)
         total = sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept):
@@ -197,6 +203,12 @@ def _limit() -> int:
     if not 0 <= limit < 1e6:
         raise UsageError(f"{ENV_LIMIT}={text!r}: must be a number of gigabytes")
     return int(limit * (1 << 30))
+
+
+def _is_left(part: Path, written: float) -> bool:
+    """Whether a half-written model is nobody's: its process is gone, or it was last `written` (a date) long ago."""
+    process = part.name.partition("-")[0]
+    return (process.isdecimal() and abandoned(part, int(process))) or time.time() - written > _ABANDONED
 
 
 def _remove(path: Path) -> None:

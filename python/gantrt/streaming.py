@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arrays import Frame as Array
-from .errors import UsageError
+from .ending import source_runs
+from .errors import GantrtError, UsageError
 from .video import First, Frame, open_source
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def translated(
     ahead = translator.info.streams + (0 if live_source(opened) else 1)
     reader = _Reader(translator, opened, ahead, skip_still)
     smoother = _smoother(temporal)
-    reader.start()
+    try:
+        reader.start()
+    except RuntimeError as error:
+        opened.close()
+        raise GantrtError(f"stream: the system gives it no thread to read in ({error})") from error
     try:
         while not isinstance(entry := reader.ready.get(), _End):
             frame, image = entry.frame, entry.future.result()
@@ -110,6 +115,7 @@ class _Reader(threading.Thread):
         self._swap = translator.info.color == "bgr"  # sources give RGB
         self._stopped = False
         self._skip_still = skip_still
+        source_runs(self)
 
     def run(self) -> None:
         error: BaseException | None = None
@@ -137,6 +143,10 @@ class _Reader(threading.Thread):
         if interrupt is not None:  # of a source that may wait for ever
             interrupt()
         self.join(_PATIENCE)
+
+    def end(self) -> None:
+        if self.is_alive():
+            self.stop()
 
     def _still(self) -> StillSkip | None:
         if self._skip_still is None:

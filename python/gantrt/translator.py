@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import os
 import queue
 import threading
 import time
@@ -17,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import Frame, as_frame, as_kind_of, as_output, lies_on_gpu
+from .ending import engine_runs, sleep_if_daemon
 from .engines import Engine, Options, open_engine, output_like
-from .errors import EngineMismatch, GantrtError, UsageError
+from .errors import EngineMismatch, GantrtError, OutOfMemory, UsageError
 from .fitting import Color, Fit, Tensor, make_fit, order_for
 from .manifest import Manifest
+from .memory import is_out_of_memory
 from .streaming import Item, translated
 from .threads import thread_limit
 from .tiling import Tile
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gantrt")
 
+_PATIENCE = 5.0  # seconds that frames under way have when the program ends
 _QUEUED_PER_STREAM = 2  # one being translated, one waiting: enough to never idle, little enough to stay fresh
 
 
@@ -173,9 +178,14 @@ class Translator:
         self._times = Ring(4)  # wait, pre, engine, post in milliseconds
         self._first_frame_ms: float | None = None
         self._closing = threading.Lock()
-        self._closed = False
+        self._closed = self._ended = False
+        self._full = False  # nothing new gets a slot: else callers that go on would keep close from having them all
+        self._halving = threading.Lock()
+        self._process = os.getpid()
+        self._at_once = manifest.batch  # pictures the network is given; fewer once memory has run out
         self._room = threading.BoundedSemaphore(_QUEUED_PER_STREAM * streams)
         self._workers = ThreadPoolExecutor(streams, thread_name_prefix="gantrt")  # starts threads as they are needed
+        engine_runs(self)
 
     def __call__(self, frame: Any, out: Any = None) -> Any:
         """Translate one frame, (H, W, 3) uint8: numpy, torch, or anything with DLPack.
@@ -183,10 +193,12 @@ class Translator:
         out  where to write the result: the frame's shape, and it may be the frame itself; None: a fresh array
         Returns `out`, or an array of the frame's kind. One-channel networks also take (H, W) and (H, W, 1).
         """
+        self._check_process()
         return self._translate(frame, out, time.perf_counter())
 
     def translate(self, frames: Sequence[Any]) -> list[Any]:
         """Translate frames of any sizes, in order; in batches where the engine was made with --batch."""
+        self._check_process()
         if self._batch == 1:
             return [future.result() for future in [self.submit(frame) for frame in frames]]
         called = time.perf_counter()
@@ -201,13 +213,14 @@ class Translator:
 
         Blocks while the queue is full (two frames per stream). The frame must not change until the future is done.
         """
+        self._check_process()
         called = time.perf_counter()
         self._room.acquire()
         try:
             future = self._workers.submit(self._translate, frame, out, called)
         except RuntimeError as error:
             self._room.release()
-            raise _closed() from error
+            raise self._refusal(error) from error
         future.add_done_callback(lambda _: self._room.release())
         return future
 
@@ -220,6 +233,7 @@ class Translator:
         Reading overlaps translating; of a live source every frame is the newest. Raises UnsupportedInput, or
         TruncatedInput after the last good frame.
         """
+        self._check_process()
         return translated(self, source, temporal=temporal, skip_still=skip_still)
 
     def stats(self, *, reset: bool = False) -> Stats:
@@ -242,17 +256,39 @@ class Translator:
 
     def close(self) -> None:
         """Finish what was begun or queued, then let go of the engine. May be called again."""
+        if os.getpid() != self._process:
+            return  # it is the parent's
         with self._closing:
             if self._closed:
                 return
+            self._closed = True
             self._workers.shutdown(wait=True)
+            self._full = True
             for _ in range(self.info.streams):
                 self._slots.get()
             self._slots.put(None)
             if self._on_gpu is not None:
                 self._on_gpu.close()
             self.engine.close()
-            self._closed = True
+
+    def end(self) -> None:
+        """The program ends: wait, though not for ever, for the frames under way, and take no more."""
+        if not self._closing.acquire(timeout=_PATIENCE):
+            return
+        try:
+            if self._closed:
+                return
+            self._closed = self._ended = self._full = True
+            deadline = time.monotonic() + _PATIENCE
+            with contextlib.suppress(queue.Empty):
+                for _ in range(self.info.streams):
+                    self._slots.get(timeout=max(0.0, deadline - time.monotonic()))
+            self._slots.put(None)
+        finally:
+            self._closing.release()
+
+    def __reduce__(self) -> Any:
+        raise GantrtError("translator: cannot be sent to another process; load the engine there")
 
     def __enter__(self) -> Translator:
         return self
@@ -292,11 +328,28 @@ class Translator:
             self._times.add((begin - called) * 1e3, *(seconds * 1e3 for seconds in spent))
 
     def _slot(self) -> _Slot:
-        slot = self._slots.get()
-        if slot is None:
+        if not self._full:
+            slot = self._slots.get()
+            if slot is not None:
+                return slot
             self._slots.put(None)
-            raise _closed()
-        return slot
+        raise self._refusal()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise GantrtError(
+                f"translator: was loaded by process {self._process}, which forked this one, and its threads did not "
+                "come along; load the engine here, best in processes started by multiprocessing's spawn"
+            )
+
+    def _refusal(self, error: RuntimeError | None = None) -> GantrtError:
+        """Why there is no slot, or no thread."""
+        if self._ended or "interpreter shutdown" in str(error):
+            sleep_if_daemon()
+            return GantrtError("translator: the program is ending")
+        if self._closed:
+            return GantrtError("translator: it is closed; load the engine again")
+        return GantrtError(f"translator: the system gives it no thread ({error})")
 
     def _piped(self, frame: Any, out: Any, called: float) -> Any:
         """One frame through the engine's own pipeline; where the time goes inside it is not known here."""
@@ -320,18 +373,45 @@ class Translator:
             self._fit.enter(frame, slot.x[i : i + 1])
         slot.x[len(frames) :] = slot.x[:1]  # an incomplete batch is filled up
         entered = time.perf_counter()
-        self.engine.run(slot.x, slot.y)
+        self._run_network(slot.x, slot.y)
         ran = time.perf_counter()
         for i, out in enumerate(outs):
             self._fit.leave(slot.y[i : i + 1], out)
         return entered - begin, ran - entered, time.perf_counter() - ran
+
+    def _run_network(self, x: Tensor, y: Tensor) -> None:
+        """All of x through the network: at once, or in as many runs as memory asks for, from then on."""
+        begin = 0
+        while begin < len(x):
+            count = self._at_once
+            # Whole arrays as they are: to those an engine stays bound.
+            parts = (x, y) if count >= len(x) else (x[begin : begin + count], y[begin : begin + count])
+            try:
+                self.engine.run(*parts)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if count == 1 or not self.engine.smaller_batches:
+                    raise OutOfMemory(_no_memory(self.info.path.name, x.shape)) from error
+                self._halve(count)
+            else:
+                begin += count
+
+    def _halve(self, count: int) -> None:
+        with self._halving:
+            if self._at_once == count:  # else another thread did
+                self._at_once = (count + 1) // 2
+                log.warning(
+                    "%s: no memory for %d pictures at once; %d from now on", self.info.path, count, self._at_once
+                )
 
     def _tiles(self, frames: list[Frame], outs: list[Frame], slot: _Slot) -> tuple[float, float, float]:
         """Frame by frame, each in as many runs as its tiles need."""
         fit = self._fit
         assert isinstance(fit, Tile)
         spent = [
-            fit.translate(frame, out, slot.x, slot.y, self.engine.run) for frame, out in zip(frames, outs, strict=True)
+            fit.translate(frame, out, slot.x, slot.y, self._run_network)
+            for frame, out in zip(frames, outs, strict=True)
         ]
         before, inside, after = (sum(column) for column in zip(*spent, strict=True))
         return before, inside, after
@@ -375,5 +455,8 @@ def _dense(frame: Frame) -> Frame:
     return frame if frame[0].flags.c_contiguous else np.ascontiguousarray(frame)
 
 
-def _closed() -> GantrtError:
-    return GantrtError("translator: it is closed; load the engine again")
+def _no_memory(name: str, shape: tuple[int, ...]) -> str:
+    batch, _, height, width = shape
+    pictures = f"{batch} pictures of {height}x{width}" if batch > 1 else f"a picture of {height}x{width}"
+    smaller = "export it with a smaller --batch, or" if batch > 1 else "try --fit tile, or"
+    return f"{name}: no memory to run {pictures}; {smaller} a smaller --size, or fewer --streams"

@@ -10,6 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
+from .atomic import atomic_path
 from .engine_file import load_model
 from .errors import EngineMismatch, UsageError
 from .manifest import Manifest
@@ -30,9 +31,10 @@ def write_repository(engine: Path, manifest: Manifest, folder: Path, *, overwrit
     model = folder / name
     if model.exists() and not overwrite:
         raise UsageError(f"export: {model}: exists already; give --overwrite to replace it")
-    (model / _VERSION).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(engine, model / _VERSION / f"model{engine.suffix}")
-    (model / "config.pbtxt").write_text(configuration(engine, manifest, name))
+    with atomic_path(model / _VERSION / f"model{engine.suffix}") as temporary:  # Triton may be looking
+        shutil.copyfile(engine, temporary)
+    with atomic_path(model / "config.pbtxt") as temporary:
+        temporary.write_text(configuration(engine, manifest, name))
     return model
 
 

@@ -48,7 +48,8 @@ enum cudaError_t {
   cudaErrorNoDevice,
   cudaErrorInsufficientDriver,
   cudaErrorNotReady,
-  cudaErrorStreamCaptureInvalidated
+  cudaErrorStreamCaptureInvalidated,
+  cudaErrorDevicesUnavailable
 };
 
 namespace emulator {
@@ -79,6 +80,7 @@ void run(dim3 grid, dim3 block, unsigned cluster, bool in_clusters, bool all_at_
          const std::function<void()>& kernel);
 
 // Runs it on the stream, later; with no stream, now; on a stream being captured, not at all.
+extern std::atomic<bool> lost;
 cudaError_t queue(CUstream_st* stream, std::function<void()> work);
 
 template <class T>

@@ -155,6 +155,8 @@ FramePipeline* make_pipeline(const int64_t* frame, const int64_t* result, const 
   return failed ? nullptr : made;
 }
 
+void lose_gpu(bool lost) { emulator::lost = lost; }
+
 void close_pipeline(FramePipeline* pipeline) { delete pipeline; }
 
 bool graph_active(const FramePipeline* pipeline) { return pipeline->graph_active(); }

@@ -1,4 +1,5 @@
 // Streams that are late, as a GPU's are: what forgets to wait reads what is not there yet.
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
@@ -51,8 +52,12 @@ struct CUstream_st {
 namespace emulator {
 
 std::atomic<int> copies_until_refusal{-1};
+std::atomic<bool> lost{false};  // from then on every call fails, as after any error that sticks
+
+cudaError_t state() { return lost ? cudaErrorDevicesUnavailable : cudaSuccess; }
 
 cudaError_t queue(CUstream_st* stream, Work work) {
+  if (lost) return state();
   if (stream == nullptr) {
     work();
     return cudaSuccess;
@@ -90,8 +95,9 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     stream->invalidated = true;
     return cudaErrorStreamCaptureInvalidated;
   }
-  stream->changed.wait(lock, [&] { return stream->queue.empty() && !stream->busy; });
-  return cudaSuccess;
+  while (!emulator::lost && (stream->busy || !stream->queue.empty()))
+    stream->changed.wait_for(lock, std::chrono::milliseconds(1));
+  return emulator::state();
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
@@ -157,14 +163,16 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const std::lock_guard<std::mutex> lock(event->mutex);
+  if (emulator::lost) return emulator::state();
   return event->reached == event->asked ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   std::unique_lock<std::mutex> lock(event->mutex);
   const uint64_t asked = event->asked;
-  event->changed.wait(lock, [&] { return event->reached >= asked; });
-  return cudaSuccess;
+  while (!emulator::lost && event->reached < asked)
+    event->changed.wait_for(lock, std::chrono::milliseconds(1));
+  return emulator::state();
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -175,7 +183,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   }
   return emulator::queue(stream, [event, asked] {
     std::unique_lock<std::mutex> lock(event->mutex);
-    event->changed.wait(lock, [&] { return event->reached >= asked; });
+    while (!emulator::lost && event->reached < asked)
+      event->changed.wait_for(lock, std::chrono::milliseconds(1));
   });
 }
 
@@ -185,6 +194,7 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (emulator::lost) return emulator::state();
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   std::memset(*memory, -1, bytes);
   return cudaSuccess;

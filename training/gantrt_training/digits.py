@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .pictures import write_as_stored
+
 SIDE = 28  # pixels
 _SHEETS = Path(__file__).parent / "assets" / "mnist"
 _FOLDERS = {"trainA": "train_6", "trainB": "train_9", "testA": "test_6", "testB": "test_9"}
@@ -19,12 +21,16 @@ _FOLDERS = {"trainA": "train_6", "trainB": "train_9", "testA": "test_6", "testB"
 def read_sheet(name: str | Path) -> NDArray[np.uint8]:
     """The digits of one sheet, (n, 28, 28): a file, or train_6, train_9 (2000 each), test_6, test_9 (300 each)."""
     path = name if isinstance(name, Path) else _SHEETS / f"{name}.png"
-    sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if sheet is None:
-        raise FileNotFoundError(path)
+    sheet = _read(path)
     rows, columns = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
     tiles = sheet.reshape(rows, SIDE, columns, SIDE).transpose(0, 2, 1, 3).reshape(-1, SIDE, SIDE)
     return np.ascontiguousarray(tiles, dtype=np.uint8)
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    """Grey levels, (height, width)."""
+    digit = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return np.asarray(digit, np.uint8)
 
 
 def unpack(folder: Path) -> None:
@@ -32,7 +38,7 @@ def unpack(folder: Path) -> None:
     for part, sheet in _FOLDERS.items():
         (folder / part).mkdir(parents=True, exist_ok=True)
         for index, tile in enumerate(read_sheet(sheet)):
-            cv2.imwrite(str(folder / part / f"{index:04}.png"), tile)
+            write_as_stored(folder / part / f"{index:04}.png", tile)
 
 
 def film(path: Path, digits: NDArray[np.uint8], side: int = 224, frames_each: int = 12) -> None:
@@ -67,9 +73,9 @@ def contact_sheet(path: Path, rows: Sequence[tuple[str, Path]], columns: int = 1
         top = gap + row * (tile + gap)
         cv2.putText(sheet, label, (8, top + tile // 2 + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.55, 0, 1, cv2.LINE_AA)
         for column, picture in enumerate(sorted(folder.glob("*.png"))[:columns]):
-            digit = cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE)
+            digit = _read(picture)
             left = label_width + column * (tile + gap)
             sheet[top : top + tile, left : left + tile] = cv2.resize(
                 digit, (tile, tile), interpolation=cv2.INTER_NEAREST
             )
-    cv2.imwrite(str(path), sheet)
+    write_as_stored(path, sheet)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from gantrt.errors import GantrtError
+from gantrt.atomic import atomic_path
+from gantrt.errors import GantrtError, UsageError
 from torch import Tensor, nn
 
 from .family import Family
@@ -95,7 +96,10 @@ class Journal:
         path = self._run / "log.jsonl"
         _forget_after(path, start)
         self._file = path.open("a", encoding="utf-8")
-        self._writer = SummaryWriter(str(self._run / "tensorboard"), purge_step=start + 1 if start else None)
+        try:
+            self._writer = SummaryWriter(str(self._run / "tensorboard"), purge_step=start + 1 if start else None)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"train: {self._run}: TensorBoard takes Unicode only; give -o another name") from error
         self._time, self._step = time.monotonic(), start
 
     def rewind(self, step: int) -> None:
@@ -154,7 +158,8 @@ class Journal:
 def _forget_after(path: Path, start: int) -> None:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(line for line in lines if _step_of(line) <= start), encoding="utf-8")
+        with atomic_path(path) as temporary:  # a training killed just now would lose its history else
+            temporary.write_text("".join(line for line in lines if _step_of(line) <= start), encoding="utf-8")
 
 
 def _step_of(line: str) -> float:

@@ -121,6 +121,20 @@ def read_as_stored(path: Path) -> NDArray[Any]:
     return stored if stored.ndim == 3 and stored.shape[2] == 4 else upright
 
 
+def write_as_stored(path: Path, picture: NDArray[Any]) -> bool:
+    """The other way, in the format of the suffix; False where that has no such values. Raises OSError.
+
+    cv2.imwrite is not asked: OpenCV 5 dies of a name that is no Unicode, and a full disk is False to it as well.
+    """
+    try:
+        able, data = cv2.imencode(path.suffix, picture)
+    except cv2.error:
+        return False
+    if able:
+        path.write_bytes(data.tobytes())
+    return bool(able)
+
+
 def halves(picture: NDArray[Any], path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """The left and the right half of a side-by-side picture, as views.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from gantrt.atomic import atomic_path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from .data import Data, Side, to_float, to_pictures
 from .family import Family
 from .nets.norm import NormMode, batch_norm_as
-from .pictures import Picture
+from .pictures import Picture, write_as_stored
 
 _GAP = 2  # pixels between pictures
 
@@ -50,7 +49,7 @@ class SampleSheet:
 
     def save(self, nets: nn.ModuleDict, path: Path) -> None:
         with atomic_path(path) as temporary:
-            cv2.imwrite(str(temporary), self.draw(nets)[..., ::-1])
+            write_as_stored(temporary, self.draw(nets)[..., ::-1])
 
     def _rows(self, nets: nn.ModuleDict, direction: str) -> list[Tensor]:
         given, wanted = (self._a, self._b) if direction == "a2b" else (self._b, self._a)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
+from gantrt.atomic import scratch_folder
 from gantrt.errors import GantrtError, UnsupportedInput, UsageError
 from gantrt.progress import Progress
 
-from .pictures import halves, list_pictures, read_as_stored
+from .pictures import halves, list_pictures, read_as_stored, write_as_stored
 
 _PARTS = ("train", "val", "test")
 
@@ -41,14 +40,14 @@ def split(
         _refuse_twins(parts[part], pictures)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".split.", suffix=".part", dir=output) as draft:
+        with scratch_folder(".gantrt-split-", output) as draft:
             total = sum(map(len, found.values()))
             with Progress(total, "pictures", label="split", enabled=progress) as bar:
                 for part, pictures in found.items():
-                    _split_part(parts[part], pictures, [Path(draft, f"{part}{s}") for s in "AB"], swap, bar)
+                    _split_part(parts[part], pictures, [draft / f"{part}{s}" for s in "AB"], swap, bar)
             for target in targets:
                 shutil.rmtree(target, ignore_errors=True)
-                Path(draft, target.name).rename(target)
+                (draft / target.name).rename(target)
     except OSError as error:
         raise GantrtError(f"split: {output} cannot be written ({error.strerror or error})") from error
     finally:
@@ -64,7 +63,7 @@ def _split_part(folder: Path, pictures: Sequence[Path], sides: Sequence[Path], s
         for side, half in zip(sides, reversed(pair) if swap else pair, strict=True):
             target = side / path.relative_to(folder).with_suffix(".png")
             target.parent.mkdir(parents=True, exist_ok=True)
-            if half.dtype.itemsize > 2 or not cv2.imwrite(str(target), half):
+            if half.dtype.itemsize > 2 or not write_as_stored(target, half):
                 raise UnsupportedInput(f"{path}: {half.dtype} values do not fit into a PNG; convert it to 8 or 16 bits")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

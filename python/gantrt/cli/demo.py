@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import DeviceUnavailable, GantrtError, UsageError
+from ..interruption import Interrupted
 
 HELP = "train CycleGAN on real digits, 6 ↔ 9, export it, translate pictures and a clip with it, bench it"
 SHOWN = 16  # digits on the contact sheet
@@ -67,7 +68,10 @@ def _gantrt(*words: object) -> None:
 
     argv = [str(word) for word in words]
     print(f"\n$ gantrt {shlex.join(argv)}", flush=True)
-    if code := main(argv):
+    code = main(argv)
+    if code > 128:
+        raise Interrupted(code - 128)
+    if code:
         raise GantrtError(f"demo: gantrt {argv[0]} ended with exit code {code}")
 
 

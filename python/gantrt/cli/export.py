@@ -9,10 +9,10 @@ import json
 import logging
 import re
 import shlex
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..atomic import scratch_folder
 from ..errors import DeviceUnavailable, UsageError
 from ..manifest import Manifest, in_words
 
@@ -158,8 +158,8 @@ def _plan(args: argparse.Namespace, output: Path) -> Manifest:
         if args.calibration or args.keep_fp:
             raise UsageError(f"export: {args.run} is an engine already; --calibration and --keep-fp are for a RUN")
         return build_plan(args.run, output, _of_engine(args, request), overwrite=args.overwrite)
-    with tempfile.TemporaryDirectory(prefix="gantrt") as folder:
-        engine = Path(folder) / "engine.onnx"
+    with scratch_folder("gantrt-export-") as folder:
+        engine = folder / "engine.onnx"
         _export(args, engine, overwrite=False)
         sizes = request.sizes if len(request.sizes) > 1 else ()  # the engine was made of the one
         request = dataclasses.replace(request, sizes=sizes, source=_words(args))

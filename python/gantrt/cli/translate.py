@@ -13,13 +13,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TruncatedInput, UnsupportedInput, UsageError
+from ..errors import OutOfMemory, TruncatedInput, UnsupportedInput, UsageError
+from ..interruption import uninterrupted
 from ..progress import Progress
 
 if TYPE_CHECKING:
     from ..streaming import Item
     from ..translator import Translator
-    from ..video import FrameSource
+    from ..video import FrameSink, FrameSource
     from ..video.live import Newest
     from ..video.plan import Job
 
@@ -175,17 +176,20 @@ class _Work:
         args = self._args
         options = SinkOptions(args.overwrite, args.codec, args.crf, args.pix_fmt, not args.no_audio)
         done, left = 0, False
+        # A frame cut short would spoil the file; a pipe whose reader sleeps must not keep us.
+        whole = contextlib.nullcontext if isinstance(job.output, str) and not job.makes_frames else uninterrupted
         with _source(job, args.fps) as opened:
-            sink = open_sink(job.output, opened, options)
             source = First(opened, args.max_frames) if args.max_frames else opened
             self._live = live_source(opened)
             label = Path(job.inputs[0]).name if self._several else ""
             progress = Progress(source.frames, "frames", label=label, enabled=self._shows)
+            sink = open_sink(job.output, opened, options)
             try:
                 with self._show(progress), contextlib.closing(self._stream(source)) as items:
                     for item in items:
-                        sink.write(item)
-                        done += 1
+                        with whole():
+                            sink.write(item)
+                            done += 1
                         self._count(item)
             except SinkClosed:
                 left = True
@@ -193,7 +197,7 @@ class _Work:
                 if not done:
                     sink.abort()
                     raise
-                sink.close(complete=False)
+                _finish(sink, complete=False)
                 kept = f"{done} frames are kept in {job.output}"
                 if isinstance(error, TruncatedInput):
                     raise TruncatedInput(f"{error}; {kept}") from error
@@ -202,7 +206,7 @@ class _Work:
             except BaseException:
                 sink.abort()
                 raise
-            sink.close(complete=not left and done != args.max_frames)
+            _finish(sink, complete=not left and done != args.max_frames)
 
     def _stream(self, source: FrameSource) -> Generator[Item, None, None]:
         temporal, skip_still = self._args.temporal, self._args.skip_still
@@ -226,10 +230,11 @@ class _Work:
         """Where there are several inputs, one that is at fault does not stop the others."""
         try:
             yield
-        except (UnsupportedInput, UsageError) as error:
+        except (UnsupportedInput, UsageError, OutOfMemory, MemoryError) as error:
+            error = OutOfMemory(f"{job.inputs[0]}: no memory for it") if isinstance(error, MemoryError) else error
             self.failures[str(job.inputs[0])] = str(error)
             if not self._several:
-                raise
+                raise error
             log.error("%s", error)
 
     @contextlib.contextmanager
@@ -254,6 +259,19 @@ class _Work:
         from ..timing import Summary
 
         return Summary.of(self._ages.rows()[1]).p95
+
+
+def _finish(sink: FrameSink, *, complete: bool) -> None:
+    """Close it, though Ctrl-C be pressed; who presses it twice has no file."""
+    closed = False
+    try:
+        with uninterrupted():
+            sink.close(complete=complete)
+            closed = True
+    except KeyboardInterrupt:
+        if not closed:
+            sink.abort()
+        raise
 
 
 def _source(job: Job, fps: Fraction | None) -> FrameSource:

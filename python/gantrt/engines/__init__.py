@@ -48,6 +48,7 @@ class Engine(Protocol):
     manifest: Manifest
     precision: str  # what really runs, e.g. "bf16"
     from_cache: bool  # whether compiling it was spared by an earlier start
+    smaller_batches: bool  # whether `run` takes fewer pictures than the manifest's batch
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """The size (height, width) this engine will run a frame of the given size at."""

@@ -38,6 +38,7 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
     device: Literal["cpu", "cuda"] = "cpu"
     from_cache = False
+    smaller_batches = False
 
     def __init__(self, path: Path, manifest: Manifest, options: Options) -> None:
         self.manifest, self.precision, self._size = manifest, manifest.precision, options.size
@@ -77,13 +78,22 @@ def _session(path: Path, options: Options) -> Any:
     if (threads := thread_limit(options.threads)) is not None:
         settings.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(_readable(path), settings, providers=["CPUExecutionProvider"])
     except NoKernel as error:
         raise EngineMismatch(
             f"{path}: ONNX Runtime cannot run it on a CPU ({_gist(error)}); use --runtime openvino or export in fp32"
         ) from error
     except Exception as error:  # its exceptions share no base class of their own
         raise EngineCorrupt(f"{path}: ONNX Runtime cannot read it ({_gist(error)}); export it again") from error
+
+
+def _readable(path: Path) -> str | bytes:
+    """Its name, or what is in it where the name is no Unicode."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return str(path)
 
 
 def _gist(error: Exception) -> str:

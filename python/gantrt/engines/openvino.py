@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.util
 import logging
+import os
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
@@ -51,24 +52,25 @@ class OpenVINOEngine:
 
     name = "openvino"
     device: Literal["cpu", "cuda"] = "cpu"
+    smaller_batches = True
 
     def __init__(self, path: Path, manifest: Manifest, options: Options) -> None:
         self.manifest = manifest
         self._path, self._size = path, options.size
         self._properties = _properties(path, manifest, options)
         self._lock = threading.Lock()  # guards _compiled; held while compiling, so no size is compiled twice
-        self._compiled: OrderedDict[tuple[int, int], _Compiled] = OrderedDict()
+        self._compiled: OrderedDict[tuple[int, int, int], _Compiled] = OrderedDict()  # by batch and size
         # The size most frames will have is kept on disk; the others of a dynamic engine would only fill it.
         size = options.size or (manifest.input.height, manifest.input.width)
         self.from_cache, first = self._kept(ModelCache.open(options.cache_dir), size)
-        self._compiled[size] = first
+        self._compiled[(manifest.batch, *size)] = first
         self.precision = "int8" if manifest.precision == "int8" else first.precision()
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         return fit_size(self.manifest, self._size, height, width)
 
     def run(self, x: NDArray[np.float32], y: NDArray[np.float32], stream: int | None = None) -> None:
-        with self._at((x.shape[2], x.shape[3])).request() as request:
+        with self._at((x.shape[0], x.shape[2], x.shape[3])).request() as request:
             request.run(x, y)
 
     def versions(self) -> dict[str, str]:
@@ -88,11 +90,11 @@ class OpenVINOEngine:
         with self._lock:
             self._compiled.clear()
 
-    def _at(self, size: tuple[int, int]) -> _Compiled:
+    def _at(self, size: tuple[int, int, int]) -> _Compiled:
         """The network compiled for this size; a dynamic engine forgets the size it has not used for longest."""
         with self._lock:
             if size not in self._compiled:
-                self._compiled[size] = self._compile(size)
+                self._compiled[size] = self._compile(size[1:], size[0])
             self._compiled.move_to_end(size)
             if len(self._compiled) > _SIZES_KEPT:
                 self._compiled.popitem(last=False)
@@ -115,11 +117,12 @@ class OpenVINOEngine:
         cache.write(key, compiled.model.export_model().getbuffer())
         return False, compiled
 
-    def _compile(self, size: tuple[int, int]) -> _Compiled:
+    def _compile(self, size: tuple[int, int], batch: int | None = None) -> _Compiled:
         model = self._model.clone()
+        batch = batch or self.manifest.batch
         try:
-            if model.inputs[0].partial_shape.is_dynamic:
-                model.reshape([self.manifest.batch, self.manifest.input.channels, *size])
+            if model.inputs[0].partial_shape.is_dynamic or batch != self.manifest.batch:
+                model.reshape([batch, self.manifest.input.channels, *size])
             return _Compiled(core().compile_model(model, "CPU", self._properties))
         except RuntimeError as error:
             raise EngineMismatch(
@@ -209,14 +212,28 @@ def _our_name(theirs: str) -> str:
     return next((ours for ours, name in _TYPES.items() if name == theirs), theirs)
 
 
-@functools.cache
 def core() -> Any:
     """The process's one Core: it owns the plugin and its thread pool. It is never let go before the process ends.
 
     The CPU plugin replaces the thread's alternate signal stack and puts back, when it is unloaded, the one it found
     (2026.4). Let two Cores go in the order they came, and the next signal is delivered on freed memory.
+
+    Raises DeviceUnavailable in a process forked from one that had a Core: its threads, and who held which lock, did
+    not come along, and sooner or later it would wait for them for ever.
     """
-    return import_silent("openvino").Core()
+    process, core = _core_and_process()
+    if process != os.getpid():
+        raise DeviceUnavailable(
+            f"openvino: process {process} used it before it forked this one; start processes with "
+            "multiprocessing.get_context('spawn'), or load engines in the children only"
+        )
+    return core
+
+
+@functools.cache
+def _core_and_process() -> tuple[int, Any]:
+    """A forked child keeps the parent's as well: it would wait for ever to let go of it."""
+    return os.getpid(), import_silent("openvino").Core()
 
 
 def _read(path: Path) -> Any:

@@ -34,6 +34,7 @@ class PlanEngine:
 
     device: Literal["cpu", "cuda"] = "cuda"
     from_cache = False
+    smaller_batches = False
 
     def __init__(self, target: Target, path: Path, manifest: Manifest, options: Options) -> None:
         trt = target.load()
@@ -198,7 +199,8 @@ class _Context:
         return buffer
 
     def close(self) -> None:
-        self._stream.synchronize()
+        with contextlib.suppress(GantrtError):  # of a GPU that is gone there is nothing to wait for
+            self._stream.synchronize()
         for buffer in self._buffers.values():
             buffer.close()
         self._stream.close()

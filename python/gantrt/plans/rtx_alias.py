@@ -14,9 +14,8 @@ import platform
 import struct
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
+from ..atomic import scratch_folder
 from ..errors import BuildFailed
 
 ASKED_FOR = b"libtensorrt_rtx.so"
@@ -48,8 +47,8 @@ def provide() -> None:
 
 
 def _load() -> None:
-    with tempfile.TemporaryDirectory(prefix="gantrt") as folder:
-        path = Path(folder) / "libtensorrt_rtx.so"
+    with scratch_folder("gantrt-alias-") as folder:
+        path = folder / "libtensorrt_rtx.so"
         path.write_bytes(elf_alias(ASKED_FOR, THERE_IS))
         ctypes.CDLL(str(path))  # stays mapped when the file is gone
 

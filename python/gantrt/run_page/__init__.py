@@ -34,7 +34,7 @@ def write_page(run: Path, path: Path | None = None) -> Path:
     path = path or run / NAME
     page = make_page(run)
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # of names that are no Unicode
     return path
 
 

@@ -32,6 +32,7 @@ class Access:
         self._digest = hashlib.sha256(self._token or b"").digest()
         self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
         self._wrong = Rate(_ATTEMPTS_PER_SECOND, _ATTEMPTS_AT_ONCE)
+        self._epoch = time.time() - time.monotonic()
 
     @property
     def needs_token(self) -> bool:
@@ -71,7 +72,7 @@ class Access:
         if wait := self._wrong.wait(client):  # before the look: else every guess would be looked at
             raise too_many("too many wrong tokens", wait)
         if hmac.compare_digest(hashlib.sha256(given.encode("utf-8", "replace")).digest(), self._digest):
-            until = str(int(time.time()) + _SESSION_SECONDS)
+            until = str(int(self._now()) + _SESSION_SECONDS)
             return f"{until}.{self._signature(until)}"
         self._wrong.take(client)
         raise Problem(401, "wrong_token", "this is not the token the server was started with")
@@ -81,10 +82,14 @@ class Access:
         age = _SESSION_SECONDS if value else 0
         return f"{COOKIE}={value}; Max-Age={age}; Path=/; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
 
+    def _now(self) -> float:
+        """Seconds since 1970, so that replicas agree, by a clock that nobody sets while this server runs."""
+        return self._epoch + time.monotonic()
+
     def _session_is_good(self, cookie: str) -> bool:
         until, _, signature = cookie.partition(".")
         known = hmac.compare_digest(signature.encode(), self._signature(until).encode())
-        return known and until.isascii() and until.isdecimal() and int(until) > time.time()
+        return known and until.isascii() and until.isdecimal() and int(until) > self._now()
 
     def _signature(self, until: str) -> str:
         """Made from the token, so that every replica with the same token knows the session."""

@@ -7,7 +7,6 @@ import functools
 import logging
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Generator
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from ..atomic import clear_scratch, scratch_folder
 from ..errors import GantrtError, TruncatedInput, UnsupportedInput
 from ..streaming import Item, translated
 from ..video import SinkOptions, open_sink
@@ -38,6 +38,7 @@ _KINDS: tuple[tuple[int, bytes, str], ...] = (
 )
 _FORMATS = "mov,matroska,gif"
 _AT_ONCE = 2  # clips under way; the others wait
+_PREFIX = "gantrt-serve-"
 _SLACK = 1.0  # seconds a clip may be longer than its header says
 
 
@@ -68,7 +69,9 @@ class Clips:
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits, self._metrics = limits, metrics
-        self._folder: Path | None = None
+        clear_scratch(_PREFIX)  # of servers that were killed
+        self._undo = contextlib.ExitStack()
+        self._folder: Path | None = None  # in which each clip has its own
         self._clips: dict[str, Clip] = {}
         self._lock = threading.Lock()
         self._probing = threading.Lock()
@@ -125,8 +128,9 @@ class Clips:
         for id in list(self._clips):
             self.remove(id)
         self._workers.shutdown(wait=True, cancel_futures=True)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        with self._lock:
+            self._undo.close()
+            self._folder = None
 
     def _count(self, state: str) -> int:
         return sum(clip.state == state for clip in list(self._clips.values()))
@@ -141,7 +145,7 @@ class Clips:
             if len(self._clips) >= self._limits.clips:
                 raise busy("there are as many clips here as may be", 15)
             if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="gantrt-serve-"))
+                self._folder = self._undo.enter_context(scratch_folder(_PREFIX))
             id = secrets.token_urlsafe(18)
             clip = self._clips[id] = Clip(id, client, engine, self._folder / id)
             clip.folder.mkdir(mode=0o700)

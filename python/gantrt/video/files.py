@@ -156,6 +156,8 @@ class VideoFile:
         for packet in self._packets():
             try:
                 yield from self._stream.decode(packet)
+            except av.error.MemoryError:
+                raise  # the clip is sound
             except av.FFmpegError as error:
                 self._damaged += 1
                 log.debug("%s: a packet cannot be decoded: %s", self.path, error)
@@ -171,6 +173,8 @@ class VideoFile:
                 packet = next(packets)
             except StopIteration:
                 return
+            except av.error.MemoryError:
+                raise
             except av.FFmpegError as error:
                 self._damaged += 1
                 log.debug("%s: reading ends early: %s", self.path, error)

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ending import source_runs
 from ..errors import GantrtError
 from . import Frame
 
@@ -73,6 +74,7 @@ class Newest:
         self._closing = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._capture, name="gantrt-capture", daemon=True)
+        source_runs(self)
 
     def __iter__(self) -> Iterator[Frame]:
         if not self._thread.is_alive() and not self._closing.is_set():
@@ -98,6 +100,8 @@ class Newest:
         elif self._device is not None:
             self._device.close()
             self._device = None
+
+    end = close
 
     def __enter__(self) -> Newest:
         return self

@@ -39,7 +39,7 @@ class Job:
     @property
     def makes_frames(self) -> bool:
         """Whether the output is many pictures."""
-        return not self.still and (str(self.output).endswith("/") or is_pattern(self.output))
+        return not self.still and (str(self.output).endswith("/") or _is_pattern(self.output))
 
 
 def make_plan(inputs: Sequence[str], output: str) -> list[Job]:
@@ -61,14 +61,14 @@ def make_plan(inputs: Sequence[str], output: str) -> list[Job]:
         return [Job((item.path,), NULL, still=item.is_picture and not item.is_clip) for item in items]
     if shows is None and is_folder(output):
         return _into_folder(items, Path(output))
-    if suffix in SUFFIXES and not is_pattern(output):
+    if suffix in SUFFIXES and not _is_pattern(output):
         if len(items) == 1 and pictures:
             return [Job((items[0].path,), Path(output), still=True)]
         raise UsageError(
             f"{output}: is one picture, and INPUT is more; name a folder, %05d{suffix} or a clip "
             f"({', '.join(CLIP_FORMATS)})"
         )
-    if shows is None and not is_pattern(output) and suffix not in CLIP_FORMATS:
+    if shows is None and not _is_pattern(output) and suffix not in CLIP_FORMATS:
         raise UsageError(
             f"{output}: is not written; there are {', '.join((*CLIP_FORMATS, *SUFFIXES))}, folders and "
             f"{schemes.usage('sink')}"
@@ -89,7 +89,7 @@ def _from_scheme(spec: str, inputs: Sequence[str], output: str, shows: bool) -> 
         return Job((spec,), output, still=False)
     if is_folder(output):
         return Job((spec,), f"{Path(output)}/", still=False)
-    if suffix in CLIP_FORMATS or is_pattern(output):
+    if suffix in CLIP_FORMATS or _is_pattern(output):
         return Job((spec,), Path(output), still=False)
     raise UsageError(f"{output}: takes one picture, and {spec} is many; name a clip, %05d.png or a folder")
 
@@ -106,6 +106,11 @@ def check_outputs(jobs: Iterable[Job], *, overwrite: bool) -> None:
         made[output] = job
         if output.exists() and not overwrite and not job.makes_frames:
             raise GantrtError(f"{output}: exists already; give --overwrite to replace it")
+
+
+def _is_pattern(output: str | Path) -> bool:
+    """A file of that very name is that file."""
+    return is_pattern(output) and not Path(output).is_file()
 
 
 @dataclass(frozen=True)
