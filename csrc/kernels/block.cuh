@@ -33,8 +33,8 @@ void launch(const char* who, void (*kernel)(Parameters...), dim3 grid, dim3 bloc
   check(cudaLaunchKernelEx(&config, kernel, arguments...), who);
 }
 
-// What the launch before on this stream wrote may be read from here on, and what it reads be written. Only a launch that
-// may begin early (programmatic stream serialization, sm_90 and above) has to wait.
+// What the launch before on this stream wrote may be read from here on, and what it reads be written. Only a
+// launch that may begin early (programmatic stream serialization, sm_90 and above) has to wait.
 __device__ __forceinline__ void wait_for_launch_before() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();

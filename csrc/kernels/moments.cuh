@@ -1,5 +1,6 @@
-// Moments over the lanes of a warp and the warps of a block. They are gathered first and then merged in two passes, a
-// mean and the squares about it: no chain of divisions, and in an order that only the shape decides.
+// Moments over the lanes of a warp and the warps of a block. They are gathered first and then merged in two
+// passes, a mean and the squares about it: no chain of divisions, and in an order that only the shape
+// decides.
 #pragma once
 
 #include "block.cuh"
@@ -68,8 +69,7 @@ __device__ __forceinline__ Counted merge_known(const Counted* sets, int step) {
 template <int kGroups>
 __device__ __forceinline__ float sum_lanes(float v) {
 #pragma unroll
-  for (int distance = kWarp / 2; distance >= kGroups; distance /= 2)
-    v += __shfl_xor_sync(~0u, v, distance);
+  for (int distance = kWarp / 2; distance >= kGroups; distance /= 2) v += __shfl_xor_sync(~0u, v, distance);
   return v;
 }
 
@@ -88,8 +88,8 @@ __device__ __forceinline__ int channel_of(int lane) {
   return lane / (kWarp / V);
 }
 
-// One lane of two keeps the lower half of its values and the other the upper, each added to what the other gives away;
-// and so on until one is left, in v[0].
+// One lane of two keeps the lower half of its values and the other the upper, each added to what the other
+// gives away; and so on until one is left, in v[0].
 template <int kLeft, int kDistance, int V>
 __device__ __forceinline__ void halve(float (&v)[V], int lane) {
   if constexpr (kLeft > 1) {
@@ -104,8 +104,8 @@ __device__ __forceinline__ void halve(float (&v)[V], int lane) {
   }
 }
 
-// The sums of V channels over the lanes that share lane % kGroups: a lane gets that of its channel. About as many
-// steps as one sum takes.
+// The sums of V channels over the lanes that share lane % kGroups: a lane gets that of its channel. About as
+// many steps as one sum takes.
 template <int kGroups, int V>
 __device__ __forceinline__ float sum_each(float (&v)[V], int lane) {
   static_assert(kWarp % (kGroups * V) == 0, "a warp holds whole groups, and a lane for each channel");
@@ -122,8 +122,8 @@ __device__ __forceinline__ float value_of(float v, int j, int lane) {
   return __shfl_sync(~0u, v, j * (kWarp / V) + lane % kGroups);
 }
 
-// Moments of a lane's channel from `valid` rows of V channels that each lane holds; the other rows are zeros. They are
-// taken about the mean of the lanes' first rows, which no single pixel can pull far away.
+// Moments of a lane's channel from `valid` rows of V channels that each lane holds; the other rows are zeros.
+// They are taken about the mean of the lanes' first rows, which no single pixel can pull far away.
 template <int kGroups, class T, int V, int kRows>
 __device__ __forceinline__ Counted warp_moments(const Vector<T, V> (&held)[kRows], int valid) {
   const int lane = lane_of();
@@ -171,20 +171,20 @@ __device__ __forceinline__ Counted warp_merge_each(const Counted (&mine)[V]) {
   return {{own, rest, sum_each<kGroups, V>(left, lane)}, count};
 }
 
-// From the moments of each warp those of the block: channel g * V + j is channel j of group g, and valid in the
-// thread of that number. `scratch` holds kGroups * V for each warp; all threads must call.
+// From the moments of each warp those of the block: channel g * V + j is channel j of group g, and valid in
+// the thread of that number. `scratch` holds kGroups * V for each warp; all threads must call.
 template <int kGroups, int V, int kBlock>
 __device__ __forceinline__ Counted merge_warps(const Counted& mine, Counted* scratch) {
   constexpr int kOwned = kGroups * V, kAlike = kWarp / V, kAll = kBlock / kWarp;
   const int lane = lane_of();
-  if (lane % kAlike < kGroups)
-    scratch[warp_of() * kOwned + lane % kGroups * V + channel_of<V>(lane)] = mine;
+  if (lane % kAlike < kGroups) scratch[warp_of() * kOwned + lane % kGroups * V + channel_of<V>(lane)] = mine;
   __syncthreads();
   if (threadIdx.x >= kOwned) return {};
   return merge_known<kAll>(scratch + threadIdx.x, kOwned);
 }
 
-// The sets of all threads of a block, valid in thread 0. `scratch` holds one for each warp; all threads must call.
+// The sets of all threads of a block, valid in thread 0. `scratch` holds one for each warp; all threads must
+// call.
 __device__ __forceinline__ Counted merge_block(const Counted& mine, Counted* scratch) {
   return merge_warps<1, 1, kThreads>(merge_lanes(mine), scratch);
 }

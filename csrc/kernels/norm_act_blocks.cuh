@@ -51,7 +51,8 @@ inline int most_splits(const NormActProblem& p, int64_t chunks) {
 // For `chunks` blocks of channels a sample, of which each split has one.
 inline void set_layer(Launch& k, int64_t chunks) {
   k.layer_blocks = static_cast<int>(chunks * k.splits.count);
-  k.layer = reinterpret_cast<Counted*>(reinterpret_cast<char*>(k.partial) + partial_bytes(k.p, k.splits.count));
+  k.layer =
+      reinterpret_cast<Counted*>(reinterpret_cast<char*>(k.partial) + partial_bytes(k.p, k.splits.count));
 }
 
 inline int blocks_of(int64_t count) {
@@ -139,7 +140,8 @@ __device__ __forceinline__ Affine affine_of(const Launch& k, const Moments& chan
   const NormRule rule{k.p.eps, k.p.unbiased};
   const float count = static_cast<float>(k.pixels);
   if (!k.p.rho) return instance_norm(channel, count, own.scale, own.shift, rule);
-  return mixed_norm(channel, count, layer, count * static_cast<float>(k.p.c), own.rho, own.scale, own.shift, rule);
+  return mixed_norm(channel, count, layer, count * static_cast<float>(k.p.c), own.rho, own.scale, own.shift,
+                    rule);
 }
 
 // What other blocks have written in this launch or before it.
@@ -151,8 +153,8 @@ __device__ __forceinline__ Counted fresh(const Counted* at) {
   return {fresh(&at->moments), __ldcg(&at->count)};
 }
 
-// The channels that a block of an NHWC kernel owns, in one: called by the first warp alone, with the moments of
-// channel t in thread t < kOwned.
+// The channels that a block of an NHWC kernel owns, in one: called by the first warp alone, with the moments
+// of channel t in thread t < kOwned.
 template <int kOwned>
 __device__ __forceinline__ Counted merge_channels(const Counted& mine, bool inside) {
   static_assert(kOwned <= kWarp, "a lane for each channel");
@@ -174,8 +176,8 @@ __device__ __forceinline__ Counted layer_share(const Launch& k, int n, int lane,
   return mine;
 }
 
-// The affine maps of channels first..first + kOwned of sample n from what all blocks left in memory; ready in shared
-// memory after the call. A warp merges a channel.
+// The affine maps of channels first..first + kOwned of sample n from what all blocks left in memory; ready in
+// shared memory after the call. A warp merges a channel.
 template <int kOwned, int kBlock>
 __device__ __forceinline__ void make_maps(const Launch& k, int n, int first, Affine* maps) {
   constexpr int warps = kBlock / kWarp;
@@ -193,8 +195,7 @@ __device__ __forceinline__ void make_maps(const Launch& k, int n, int first, Aff
     if (lane == 0) channels[t] = mine;
   }
   if (k.p.rho) {
-    const Counted share =
-        merge_lanes(layer_share(k, n, static_cast<int>(threadIdx.x), kBlock));
+    const Counted share = merge_lanes(layer_share(k, n, static_cast<int>(threadIdx.x), kBlock));
     if (lane == 0) shares[warp] = share;
   }
   __syncthreads();
@@ -205,11 +206,12 @@ __device__ __forceinline__ void make_maps(const Launch& k, int n, int first, Aff
   __syncthreads();
 }
 
-// act(affine(x)), and + the residual if there is one, of V elements; their maps lie `step` apart. By value: what has an
-// address lies in memory.
+// act(affine(x)), and + the residual if there is one, of V elements; their maps lie `step` apart. By value:
+// what has an address lies in memory.
 template <class T, int V>
-__device__ __forceinline__ Vector<T, V> normalised(const Vector<T, V>& x, bool add, const Vector<T, V>& residual,
-                                                   const Affine* maps, int step, Activation act) {
+__device__ __forceinline__ Vector<T, V> normalised(const Vector<T, V>& x, bool add,
+                                                   const Vector<T, V>& residual, const Affine* maps, int step,
+                                                   Activation act) {
   float v[V];
 #pragma unroll
   for (int j = 0; j < V; ++j) v[j] = maps[j * step](to_float(x.at[j]));

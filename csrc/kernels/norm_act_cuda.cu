@@ -5,7 +5,8 @@ namespace gantrt {
 
 size_t norm_act_cuda_workspace(int64_t n, int64_t c) { return n * c * kNormActWorkspacePerPlane; }
 
-// Where clusters were measured to be quicker than one barrier of the grid, on an H100 (bench/results/kernels_*.json).
+// Where clusters were measured to be quicker than one barrier of the grid, on an H100
+// (bench/results/kernels_*.json).
 static bool clusters_first(const NormActProblem& p) {
   if (p.layout == Layout::kNchw) return p.pad == 0 && p.rpad == 0;
   return p.rho == nullptr && p.dtype != DType::kFloat32;

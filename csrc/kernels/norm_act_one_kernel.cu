@@ -1,6 +1,6 @@
 // NormAct on CUDA in one kernel, which one and of how many blocks:
-//   by a cluster   the blocks of one chunk of channels write into each other's shared memory (sm_90 and above)
-//   cooperatively  through memory and one barrier of the whole grid, whose blocks are all resident
+//   by a cluster   the blocks of one chunk of channels write into each other's shared memory (sm_90 and
+//   above) cooperatively  through memory and one barrier of the whole grid, whose blocks are all resident
 #include <array>
 #include <atomic>
 #include <mutex>
@@ -13,7 +13,7 @@ namespace gantrt {
 namespace {
 
 constexpr int kMostAcross = 65535;  // a grid's second and third side
-constexpr int kWorthBlock = 64;  // pixels
+constexpr int kWorthBlock = 64;     // pixels
 constexpr int kMostDevices = 64;
 
 // What the current device offers.
@@ -45,8 +45,8 @@ const Limits& limits_of(int device) {
   return known[device];
 }
 
-// How a kernel is launched: in clusters of so many blocks (0: without); all its blocks at once, or as soon as the
-// launch before it lets go of processors.
+// How a kernel is launched: in clusters of so many blocks (0: without); all its blocks at once, or as soon as
+// the launch before it lets go of processors.
 struct Attributes {
   std::array<cudaLaunchAttribute, 2> all{};
   unsigned count = 0;
@@ -136,7 +136,8 @@ std::vector<Form> forms_of(const Launch& k) {
   const bool aligned = is_aligned(p.x) && is_aligned(p.y) && is_aligned(p.residual);
   if (p.layout == Layout::kNhwc) {
     if (!aligned || p.c % V != 0) return {};
-    std::vector<Form> forms{pixels_form<T, V, 2, 4, 256, kExchange>(p), pixels_form<T, V, 2, 4, 512, kExchange>(p)};
+    std::vector<Form> forms{pixels_form<T, V, 2, 4, 256, kExchange>(p),
+                            pixels_form<T, V, 2, 4, 512, kExchange>(p)};
     if constexpr (kExchange == Exchange::kGrid)  // float32 takes more registers on its way
       forms.push_back(pixels_form<T, V, 2, 8, sizeof(T) == 4 ? 256 : 512, kExchange>(p));
     return forms;
@@ -155,7 +156,8 @@ std::vector<Form> forms_of(const Launch& k) {
 int splits_wanted(const Form& form, int64_t n, int pixels, int processors, int most) {
   int64_t splits = 1;
   while (splits * form.tile < pixels) splits *= 2;
-  while (2 * splits <= most && n * form.chunks * splits * 2 <= processors && pixels / (2 * splits) >= kWorthBlock)
+  while (2 * splits <= most && n * form.chunks * splits * 2 <= processors &&
+         pixels / (2 * splits) >= kWorthBlock)
     splits *= 2;
   return splits <= std::numeric_limits<int>::max() / 2 ? static_cast<int>(splits)
                                                        : std::numeric_limits<int>::max();

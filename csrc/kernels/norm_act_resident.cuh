@@ -1,5 +1,5 @@
-// NormAct in one kernel: x is read once and stays in registers while the moments are exchanged. Every pixel is then
-// written where it belongs and where the reflected border shows it, each place once.
+// NormAct in one kernel: x is read once and stays in registers while the moments are exchanged. Every pixel
+// is then written where it belongs and where the reflected border shows it, each place once.
 #pragma once
 
 #include <cooperative_groups.h>
@@ -19,7 +19,7 @@ constexpr int kLargestCluster = 8;  // that any GPU with clusters has
 
 // Who tells whom of the moments of a tile.
 enum class Exchange {
-  kCluster,         // the blocks of a chunk of channels are a cluster, and write into each other's shared memory
+  kCluster,  // the blocks of a chunk of channels are a cluster, and write into each other's shared memory
   kClusterAndGrid,  // and then the clusters of a sample, through memory, for mixed norms
   kGrid             // all blocks, through memory
 };
@@ -50,8 +50,8 @@ struct Cluster {
 };
 
 // The moments of channel t over all blocks of the cluster, in thread t < kOwned. Each block has called
-// Cluster::arrive() before: none may write into another that has not begun, and none reads from another, so that each
-// may end when it likes.
+// Cluster::arrive() before: none may write into another that has not begun, and none reads from another, so
+// that each may end when it likes.
 template <int kOwned>
 __device__ __forceinline__ Counted merge_over_cluster(const Counted& mine, Counted* inbox) {
   const unsigned size = Cluster::size();
@@ -62,11 +62,13 @@ __device__ __forceinline__ Counted merge_over_cluster(const Counted& mine, Count
   }
   Cluster::arrive();
   Cluster::wait();
-  return threadIdx.x < kOwned ? merge_all<kLargestCluster>(inbox + threadIdx.x, kOwned, static_cast<int>(size)) : Counted{};
+  return threadIdx.x < kOwned
+             ? merge_all<kLargestCluster>(inbox + threadIdx.x, kOwned, static_cast<int>(size))
+             : Counted{};
 }
 
-// The maps of this block's channels from the moments of its tile, valid in thread t < kOwned for channel t; ready in
-// shared memory after the call.
+// The maps of this block's channels from the moments of its tile, valid in thread t < kOwned for channel t;
+// ready in shared memory after the call.
 template <int kOwned, int kBlock, Exchange kExchange>
 __device__ __forceinline__ void exchange(const Launch& k, const Counted& mine, int n, int first, int block,
                                          const Parameters& own, Affine* maps) {
@@ -77,7 +79,8 @@ __device__ __forceinline__ void exchange(const Launch& k, const Counted& mine, i
     if constexpr (kOwned > 1) {
       if (k.p.rho && threadIdx.x < kWarp) {
         const Counted channels = merge_channels<kOwned>(mine, owner);
-        if (threadIdx.x == 0) k.layer[int64_t{n} * k.layer_blocks + blockIdx.y * gridDim.x + blockIdx.x] = channels;
+        if (threadIdx.x == 0)
+          k.layer[int64_t{n} * k.layer_blocks + blockIdx.y * gridDim.x + blockIdx.x] = channels;
       }
     }
     cg::this_grid().sync();
@@ -89,8 +92,7 @@ __device__ __forceinline__ void exchange(const Launch& k, const Counted& mine, i
     if constexpr (kExchange == Exchange::kClusterAndGrid) {
       if (threadIdx.x < kWarp) {
         const Counted channels = merge_channels<kOwned>(channel, owner);
-        if (threadIdx.x == 0 && block == 0)
-          k.layer[int64_t{n} * k.layer_blocks + blockIdx.y] = channels;
+        if (threadIdx.x == 0 && block == 0) k.layer[int64_t{n} * k.layer_blocks + blockIdx.y] = channels;
       }
       cg::this_grid().sync();
       if (threadIdx.x < kWarp) layer = merge_lanes(layer_share(k, n, lane_of(), kWarp)).moments;
@@ -127,8 +129,8 @@ __device__ __forceinline__ void write_everywhere(const NormActProblem& p, int ro
   if (rows.high >= 0) write_row(rows.high);
 }
 
-// Block: split blockIdx.x of chunk blockIdx.y of the channels of sample blockIdx.z. All that does not depend on other blocks is done before they are
-// waited for: the parameters, the residual and the places.
+// Block: split blockIdx.x of chunk blockIdx.y of the channels of sample blockIdx.z. All that does not depend
+// on other blocks is done before they are waited for: the parameters, the residual and the places.
 template <class T, int V, int kVectors, int kRows, int kBlock, Exchange kExchange>
 __global__ void __launch_bounds__(kBlock, 512 / kBlock) resident_pixels(Launch k) {
   constexpr bool kInCluster = kExchange != Exchange::kGrid;
@@ -193,7 +195,8 @@ __global__ void __launch_bounds__(kBlock, 512 / kBlock) resident_pixels(Launch k
   }
 }
 
-// Block: split blockIdx.x of plane blockIdx.y of sample blockIdx.z. V > 1 only where nothing is padded or cut.
+// Block: split blockIdx.x of plane blockIdx.y of sample blockIdx.z. V > 1 only where nothing is padded or
+// cut.
 template <class T, int V, int kRows, Exchange kExchange>
 __global__ void __launch_bounds__(kThreads, 1) resident_planes(Launch k) {
   if constexpr (kExchange != Exchange::kGrid && !kHasClusters) return __trap();

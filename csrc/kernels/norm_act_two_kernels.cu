@@ -74,7 +74,8 @@ __global__ void __launch_bounds__(kThreads) pixel_moments(Launch k) {
     }
     add_tile(mine, held, valid);
   }
-  const Counted all = merge_warps<Mine::kVectors, V, kThreads>(warp_merge_each<Mine::kVectors>(mine), scratch);
+  const Counted all =
+      merge_warps<Mine::kVectors, V, kThreads>(warp_merge_each<Mine::kVectors>(mine), scratch);
   const int c = chunk.first + static_cast<int>(threadIdx.x);
   if (threadIdx.x < Mine::kOwned && c < k.p.c)
     k.partial[(int64_t{chunk.n} * k.p.c + c) * k.splits.count + chunk.block] = all.moments;
