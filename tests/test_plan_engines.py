@@ -100,6 +100,44 @@ def test_a_plan_for_another_gpu_or_version_names_both_and_the_command(
         assert str(caught.value).endswith("--compute-capability 8.9")
 
 
+def as_on_an_h100(monkeypatch) -> None:
+    monkeypatch.setattr(driver, "capability", lambda index=0: 90)
+    monkeypatch.setattr(driver, "name", lambda index=0: "NVIDIA H100 80GB HBM3")
+
+
+@pytest.mark.parametrize("changes", [{}, {"version": "1.6.0.1"}, {"options": "--no-plugins"}])
+def test_on_a_gpu_tensorrt_rtx_does_not_know_the_command_is_one_for_tensorrt(
+    rtx, with_gpu, tmp_path, monkeypatch, changes
+) -> None:
+    as_on_an_h100(monkeypatch)
+    path = write_plan(
+        tmp_path / "tiny.plan", replace(MANIFEST, target=MANIFEST.target | {"compute_capability": "8.0"} | changes)
+    )
+    with pytest.raises(EngineMismatch) as caught:
+        open_engine(path, GPU)
+    options = " --no-plugins" if "options" in changes else ""
+    assert str(caught.value) == (
+        f"{path}: built for compute capability 8.0, and NVIDIA H100 80GB HBM3 has 9.0, which tensorrt-rtx 1.7.1.116 "
+        "neither builds nor runs anything for; rebuild it for TensorRT (pip install 'gantrt[tensorrt]'): "
+        f"gantrt export tiny.onnx -o {path} --overwrite --target tensorrt{options}"
+    )
+
+
+def test_for_a_gpu_tensorrt_rtx_does_not_know_nothing_is_built_and_tensorrt_named(
+    rtx, with_gpu, tmp_path, monkeypatch, capsys
+) -> None:
+    as_on_an_h100(monkeypatch)
+    (tmp_path / "tiny.onnx").write_bytes(b"not read before the GPU is known")
+    for words in ([], ["--compute-capability", "9.0"]):
+        plan = tmp_path / "tiny.plan"
+        assert main(["export", str(tmp_path / "tiny.onnx"), "-o", str(plan), "--target", "tensorrt-rtx", *words]) == 2
+        assert capsys.readouterr().err == (
+            "gantrt: tensorrt-rtx 1.7.1.116 builds nothing for compute capability 9.0; it knows "
+            "7.5, 8.0, 8.6, 8.9, 12.0, 12.1; on such a GPU give --target tensorrt\n"
+        )
+        assert not plan.exists()
+
+
 @pytest.mark.skipif(_core.cuda_built(), reason="this build has the CUDA kernels")
 def test_a_plan_with_plugins_needs_the_cuda_kernels(rtx, with_gpu, tmp_path) -> None:
     path = write_plan(tmp_path / "tiny.plan", replace(MANIFEST, plugins=PLUGIN))

@@ -18,7 +18,7 @@ from ..progress import Progress
 from . import driver, graph, norm_act, rtx_alias, timing_cache
 from .census import Launch, census
 from .monitor import Watch, interruptible, make_monitor
-from .targets import TARGETS, TENSORRT_RTX, Target, make_logger, show_capability
+from .targets import TARGETS, TENSORRT_RTX, Target, known_capabilities, make_logger, show_capability
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -193,13 +193,13 @@ def _capabilities(trt: Any, target: Target, request: Request) -> tuple[int, ...]
         return (here,)
     if not asked and here is None:
         raise UsageError("export: no GPU here to build for; name those it is for, such as --compute-capability 8.9")
-    known = sorted(int(name[2:]) for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
+    known = known_capabilities(trt)
     for capability in asked or (here,):
         if capability not in known:
             raise UsageError(
                 f"{target.name} {trt.__version__} builds nothing for compute capability "
                 f"{show_capability(capability or 0)}; "
-                f"it knows {', '.join(map(show_capability, known))}"
+                f"it knows {', '.join(map(show_capability, known))}; on such a GPU give --target tensorrt"
             )
     return asked or (here,)  # type: ignore[return-value]
 

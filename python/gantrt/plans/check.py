@@ -9,7 +9,7 @@ from ..errors import DeviceUnavailable, EngineMismatch
 from ..manifest import Manifest
 from ..norm_act_bodies import DOMAIN, OP, VERSION
 from . import driver
-from .targets import TENSORRT, Target, show_capability
+from .targets import TENSORRT, TENSORRT_RTX, Target, known_capabilities, show_capability
 
 _KNOWN_PLUGINS = {f"{DOMAIN}::{OP}": VERSION}
 _COMPARED = 3  # parts of a version number that must agree
@@ -20,14 +20,14 @@ def check(path: Path, manifest: Manifest, target: Target, version: str, device: 
 
     Of a plan without manifest nothing is known; TensorRT itself then says what is wrong.
     """
+    _check_gpu(path, manifest, target, version, device)
     if manifest.target:
         _check_version(path, manifest, target, version)
         _check_plugins(path, manifest)
-    _check_gpu(path, manifest, device)
     _check_kernels(path, manifest)
 
 
-def _check_gpu(path: Path, manifest: Manifest, device: int) -> None:
+def _check_gpu(path: Path, manifest: Manifest, target: Target, version: str, device: int) -> None:
     here = driver.capability(device)
     if here is None:
         wanted = manifest.target.get("compute_capability", "")
@@ -37,17 +37,23 @@ def _check_gpu(path: Path, manifest: Manifest, device: int) -> None:
             f"translate with the .onnx it was built from{_source(manifest)}"
         )
     built_for = manifest.target.get("compute_capability", "")
-    if manifest.target and show_capability(here) not in built_for.split(","):
+    if not manifest.target or show_capability(here) in built_for.split(","):
+        return
+    why = f"{path}: built for compute capability {built_for}, and {driver.name(device)} has {show_capability(here)}"
+    if target is TENSORRT_RTX and here not in known_capabilities(target.load()):
         raise EngineMismatch(
-            f"{path}: built for compute capability {built_for}, and {driver.name(device)} "
-            f"has {show_capability(here)}; rebuild it: {rebuild(path, manifest, show_capability(here))}"
+            f"{why}, which {target.name} {version} neither builds nor runs anything for; rebuild it for TensorRT "
+            f"({TENSORRT.install}): {rebuild(path, manifest, runtime=TENSORRT.name)}"
         )
+    raise EngineMismatch(f"{why}; rebuild it: {rebuild(path, manifest, show_capability(here))}")
 
 
-def rebuild(path: Path, manifest: Manifest, capability: str = "", *, without_plugins: bool = False) -> str:
-    """The command that makes the plan anew, for `capability` or those it was made for."""
+def rebuild(
+    path: Path, manifest: Manifest, capability: str = "", *, runtime: str = "", without_plugins: bool = False
+) -> str:
+    """The command that makes the plan anew, for `capability` and `runtime`, or those it was made for."""
     told = manifest.target
-    runtime = told.get("runtime", TENSORRT.name)
+    runtime = runtime or told.get("runtime", TENSORRT.name)
     words = ["gantrt export", told.get("source", "ENGINE.onnx"), "-o", shlex.quote(str(path)), "--overwrite"]
     words += ["--target", runtime]
     if runtime != TENSORRT.name:  # which builds on the GPU the plan is for

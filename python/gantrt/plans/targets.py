@@ -81,6 +81,11 @@ def show_capability(capability: int) -> str:
     return f"{capability // 10}.{capability % 10}"
 
 
+def known_capabilities(trt: Any) -> list[int]:
+    """Ten times those of the GPUs that TensorRT-RTX builds for. On others it also refuses to run what it built."""
+    return sorted(int(name[2:]) for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
+
+
 def make_logger(trt: Any) -> Any:
     """A logger for `trt`. `logger.errors` are its last complaints; all it says goes to our log with -vv."""
     return _logger_class(trt)()
