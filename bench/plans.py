@@ -42,6 +42,7 @@ NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {  # name -> family, norm
     "unet_batch_norm": ("pix2pix", "running", {}),
     "unet_instance_norm": ("pix2pix", "instance", {}),
     "discogan": ("discogan", "running", {}),
+    "discogan_bottleneck": ("discogan", "running", {"bottleneck": 100}),
     "ugatit_full": ("ugatit", "instance", {}),
 }
 LARGE = {"ugatit_full"}  # 280 M parameters: 8 GB of memory, and only when asked for

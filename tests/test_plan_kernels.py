@@ -21,7 +21,13 @@ if rtx.__version__ != "1.7.1.116":
 GPUS = {"fp16": (75, 86, 89, 120), "fp32": (75, 89)}  # bench/plans.py counts them all
 
 # Network of bench/plans.py -> most launches with plugins, and fewest without, on SM89 in fp16.
-LIMITS = {"resnet9": (50, 95), "ugatit_light": (60, 110), "unet_batch_norm": (27, 0), "discogan": (12, 0)}
+LIMITS = {
+    "resnet9": (50, 95),
+    "ugatit_light": (60, 110),
+    "unet_batch_norm": (27, 0),
+    "discogan": (12, 0),
+    "discogan_bottleneck": (12, 0),
+}
 
 
 @pytest.fixture(scope="module", params=LIMITS)

@@ -2,6 +2,7 @@
 
 targets       TensorRT and TensorRT-RTX, one interface
 graph         the graph as its parser takes it, with our plugin or with the bodies inlined
+channels      their numbers, as tensor cores take them
 norm_act      the plugin
 rtx_alias     a library TensorRT-RTX's wheel forgot
 build         .onnx -> .plan

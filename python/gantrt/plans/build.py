@@ -17,6 +17,7 @@ from ..plan_file import UNSEALED, read_plan_manifest, seal
 from ..progress import Progress
 from . import driver, graph, norm_act, rtx_alias, timing_cache
 from .census import Launch, census
+from .channels import by_eights
 from .monitor import Watch, interruptible, make_monitor
 from .targets import TARGETS, TENSORRT_RTX, Target, known_capabilities, make_logger, show_capability
 
@@ -134,6 +135,8 @@ class _Job:
             signed_symmetric(model)  # no uint8, no offsets
         if rtx and _TURING in self.capabilities:
             graph.gemms_to_convolutions(model)
+        if rtx and not is_quantised(model):
+            by_eights(model, ends=_TURING in self.capabilities and self.manifest.precision == "fp16")
         if not self.plugins:
             return graph.with_bodies(model)
         if rtx:
