@@ -15,11 +15,11 @@ namespace gantrt {
 
 enum class Layout { kNchw, kNhwc };
 
-// How CUDA computes it; the CPU has one way. kAuto takes the first of the others that the shape and the GPU
-// allow.
+// How CUDA computes it; the CPU has one way. kAuto takes the one that was quickest on an H100 of those that
+// the shape and the GPU allow.
 enum class NormActMode {
   kAuto,
-  kCluster,      // one kernel, blocks in clusters: compute capability 9.0 and above, instance norm
+  kCluster,      // one kernel, blocks in clusters: compute capability 9.0 and above; with rho only kNhwc
   kCooperative,  // one kernel, all blocks resident
   kTwoKernels,   // any shape, any GPU
 };
