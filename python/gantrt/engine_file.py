@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .atomic import atomic_path
 from .errors import BuildFailed, EngineCorrupt, EngineMismatch, GantrtError, UsageError
+from .external_data import damaged, external_files, understood
 from .int8_forms import is_quantised, quantise_before_pads
-from .manifest import KEY, InputSpec, Manifest
+from .manifest import KEY, LARGEST_SIDE, InputSpec, Manifest
 from .norm_act_bodies import DOMAIN, attach_bodies, norm_act_nodes
 from .plan_file import PLAN_SUFFIX, read_plan_manifest
 
@@ -75,6 +76,13 @@ def guess_manifest(
     if Path(path).suffix.lower() == PLAN_SUFFIX:
         return Manifest(range=range, color=color, norm_mode="none")
     model = load_model(path)
+    with understood(path):
+        return _guessed(path, model, range, color)
+
+
+def _guessed(
+    path: str | Path, model: ModelProto, range: tuple[float, float], color: Literal["rgb", "bgr"]
+) -> Manifest:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1 or len(model.graph.output) != 1:
@@ -86,6 +94,8 @@ def guess_manifest(
         shown = "x".join(str(size or "?") for size in shape)
         raise EngineMismatch(f"{path}: takes {element.lower()} {shown}, not float NCHW of 1 or 3 channels")
     batch, channels, height, width = shape
+    if not all(0 <= side <= LARGEST_SIDE for side in shape):
+        raise EngineMismatch(f"{path}: takes pictures of {height}x{width}, {batch} at once, which nobody has")
     dynamic = not (height and width)
     spec = InputSpec(
         channels=channels,
@@ -108,14 +118,16 @@ def load_model(path: str | Path) -> ModelProto:
     if path.suffix.lower() == PLAN_SUFFIX:
         raise UsageError(f"{path}: a plan is compiled, and holds no graph; give the .onnx it was built from")
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise EngineCorrupt(_unreadable(path, error)) from error
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        gist = str(error).strip().partition("\n")[0]
-        raise EngineCorrupt(f"{path}: not an engine, or damaged ({gist}); export it again") from error
+    except (DecodeError, ValueError) as error:
+        raise EngineCorrupt(damaged(path, error)) from error
     if not model.HasField("graph") or not model.graph.node:
         raise EngineCorrupt(f"{path}: holds no network; export it again")
+    with understood(path):
+        if external_files(path, model):
+            onnx.load_external_data_for_model(model, str(path.parent))
     return model
 
 
@@ -147,11 +159,12 @@ def inlined(source: ModelProto | str | Path) -> bytes:
         model.CopyFrom(source)
     else:
         model = load_model(source)
-    if model.functions:
-        _inline(model)
-        if is_quantised(model):
-            quantise_before_pads(model)
-    return serialized(model)
+    with understood("the model" if isinstance(source, onnx.ModelProto) else source):
+        if model.functions:
+            _inline(model)
+            if is_quantised(model):
+                quantise_before_pads(model)
+        return serialized(model)
 
 
 def serialized(model: ModelProto) -> bytes:

@@ -16,7 +16,7 @@ import importlib
 import logging
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -26,6 +26,8 @@ from ..errors import DeviceUnavailable, EngineCorrupt, EngineMismatch, UsageErro
 from ..manifest import Manifest
 
 log = logging.getLogger("gantrt")
+
+Shape = Sequence[int | None]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,24 @@ def output_like(manifest: Manifest, x: Any) -> Any:
     import numpy as np
 
     return np.empty((x.shape[0], manifest.made_channels, *x.shape[2:]), x.dtype)
+
+
+def check_shapes(path: Path, manifest: Manifest, size: tuple[int, int], given: Shape, made: Shape) -> None:
+    """Raises EngineMismatch unless the network takes and makes what the manifest says, at (height, width) `size`.
+
+    given, made  as the runtime has them; None for a side that is open
+    """
+    for what, shape, channels in (
+        ("takes", given, manifest.input.channels),
+        ("makes", made, manifest.made_channels),
+    ):
+        expected = (manifest.batch, channels, *size)
+        if len(shape) != len(expected) or any(a is not None and a != b for a, b in zip(shape, expected, strict=True)):
+            shown = "x".join("?" if side is None else str(side) for side in shape)
+            raise EngineMismatch(
+                f"{path}: {what} {shown}, not {'x'.join(map(str, expected))} as its manifest or its input says; "
+                "export it again"
+            )
 
 
 def fit_size(manifest: Manifest, size: tuple[int, int] | None, height: int, width: int) -> tuple[int, int]:

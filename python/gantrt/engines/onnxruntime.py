@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineCorrupt, EngineMismatch
+from ..external_data import external_files
 from ..manifest import Manifest
 from ..telemetry import import_silent
 from ..threads import thread_limit
-from . import Options, fit_size
+from . import Options, check_shapes, fit_size
 
 SUFFIXES = (".onnx",)
 DEVICES = ("cpu",)
@@ -46,17 +47,28 @@ class OnnxRuntimeEngine:
                 f"{path}: ONNX Runtime computes as the graph says, in {manifest.precision}, not {options.precision}; "
                 f"export it with --precision {options.precision}"
             )
+        self._path = path
+        external_files(path)  # raises for those that it may not read
         self._session = _session(path, options)
         ports = (*self._session.get_inputs(), *self._session.get_outputs())
         if len(ports) != 2 or ports[0].type not in _FLOATS:
             raise EngineMismatch(f"{path}: an engine has one float input and one output, not {_describe(ports)}")
         self._input, self._dtype = ports[0].name, _FLOATS[ports[0].type]
+        size = options.size or (manifest.input.height, manifest.input.width)
+        given, made = ([side if isinstance(side, int) else None for side in port.shape] for port in ports)
+        check_shapes(path, manifest, size, given, made or [None] * 4)
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         return fit_size(self.manifest, self._size, height, width)
 
     def run(self, x: NDArray[np.float32], y: NDArray[np.float32], stream: int | None = None) -> None:
-        y[...] = self._session.run(None, {self._input: x.astype(self._dtype, copy=False)})[0]
+        try:
+            (made,) = self._session.run(None, {self._input: x.astype(self._dtype, copy=False)})
+        except Exception as error:  # its exceptions share no base class of their own
+            raise EngineMismatch(f"{self._path}: ONNX Runtime cannot run it ({_gist(error)}); export it again") from error
+        if made.shape != y.shape:
+            raise EngineMismatch(f"{self._path}: made {made.shape} of {x.shape}, not {y.shape}; export it again")
+        y[...] = made
 
     def versions(self) -> dict[str, str]:
         return {"onnxruntime": import_silent("onnxruntime").__version__}
