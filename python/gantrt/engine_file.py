@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from .atomic import atomic_path
 from .errors import BuildFailed, EngineCorrupt, EngineMismatch, GantrtError, UsageError
 from .external_data import damaged, external_files, understood
+from .graph_limits import check_graph
 from .int8_forms import is_quantised, quantise_before_pads
 from .manifest import KEY, LARGEST_SIDE, InputSpec, Manifest
 from .norm_act_bodies import DOMAIN, attach_bodies, norm_act_nodes
@@ -109,8 +110,11 @@ def _guessed(
     )
 
 
-def load_model(path: str | Path) -> ModelProto:
-    """The whole .onnx, weights and all. Raises EngineCorrupt as `read_manifest` does, UsageError for a .plan."""
+def load_model(path: str | Path, *, weights: bool = True) -> ModelProto:
+    """The whole .onnx, weights and all; `weights` False leaves those out that lie beside it.
+
+    Raises EngineCorrupt as `read_manifest` does, and for a graph that no runtime should be given; UsageError for a .plan.
+    """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -126,7 +130,8 @@ def load_model(path: str | Path) -> ModelProto:
     if not model.HasField("graph") or not model.graph.node:
         raise EngineCorrupt(f"{path}: holds no network; export it again")
     with understood(path):
-        if external_files(path, model):
+        check_graph(path, model)
+        if external_files(path, model) and weights:
             onnx.load_external_data_for_model(model, str(path.parent))
     return model
 

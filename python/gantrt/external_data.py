@@ -45,11 +45,13 @@ def external_files(path: Path, model: ModelProto | None = None) -> list[Path]:
 @contextlib.contextmanager
 def understood(path: str | Path) -> Iterator[None]:
     """What onnx raises for a model that is none, as EngineCorrupt: names that are no text, types that do not exist."""
+    from onnx.checker import ValidationError
+
     try:
         yield
     except GantrtError:
         raise
-    except (ValueError, LookupError, TypeError, RuntimeError, ArithmeticError, OSError) as error:
+    except (ValueError, LookupError, TypeError, RuntimeError, ArithmeticError, OSError, ValidationError) as error:
         raise EngineCorrupt(damaged(path, error)) from error
 
 

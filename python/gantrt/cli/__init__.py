@@ -55,6 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit stays silent
         return 141
+    except Exception as error:  # the last resort: whatever it is, a user is told in one line
+        log.debug("traceback", exc_info=True)
+        log.error("%s", _in_a_line(error))
+        return GantrtError.exit_code
+
+
+def _in_a_line(error: Exception) -> str:
+    """An error that nobody expected: what the system refused, or a fault of ours."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+    gist = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")[:300]
+    if isinstance(error, MemoryError) or "allocate memory" in gist:
+        return f"there is not enough memory for this ({gist}); close other programs, or ask for less"
+    return f"unexpected {type(error).__name__}: {gist}; this is a fault of gantrt: report it with what -v shows"
 
 
 def _log_to_stderr(verbose: int, quiet: bool) -> None:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine_file import load_model
 from ..errors import EngineCorrupt, EngineMismatch
-from ..external_data import external_files
 from ..manifest import Manifest
 from ..telemetry import import_silent
 from ..threads import thread_limit
@@ -21,7 +21,7 @@ DEVICES = ("cpu",)
 PRIORITY = 10
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_LOG_ERRORS_ONLY = 3
+_LOG_NOTHING = 4  # but the end of the process: errors are raised as well, and become our one line
 
 
 def missing() -> str | None:
@@ -48,7 +48,7 @@ class OnnxRuntimeEngine:
                 f"export it with --precision {options.precision}"
             )
         self._path = path
-        external_files(path)  # raises for those that it may not read
+        load_model(path, weights=False)  # raises for what ONNX Runtime must not be given
         self._session = _session(path, options)
         ports = (*self._session.get_inputs(), *self._session.get_outputs())
         if len(ports) != 2 or ports[0].type not in _FLOATS:
@@ -85,7 +85,7 @@ def _session(path: Path, options: Options) -> Any:
     from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = _LOG_ERRORS_ONLY
+    settings.log_severity_level = _LOG_NOTHING
     if (threads := thread_limit(options.threads)) is not None:
         settings.intra_op_num_threads = threads
     try:
