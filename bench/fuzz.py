@@ -149,16 +149,9 @@ def _use_core() -> None:
     """The instrumented _core in place of the installed one."""
     folder = os.environ.get("GANTRT_FUZZ_CORE")
     if folder:
-        import importlib.util
+        import other_core
 
-        (library,) = Path(folder).glob("_core*.so")
-        spec = importlib.util.spec_from_file_location("gantrt._core", library)
-        assert spec and spec.loader
-        import gantrt
-
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["gantrt._core"] = gantrt._core = module
-        spec.loader.exec_module(module)
+        other_core.use(folder)
 
 
 def _plant(corpus: Path, seeds: list[bytes]) -> None:

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _PROTOBUF_LIMIT = 2**31 - 1
+_MOST_PACKED = 8  # a protobuf's zero of eight bytes takes one
 _ASSUMED_SIZE = 256  # of a foreign file that leaves height and width open
 _ASSUMED_MULTIPLE = 4  # what generators with two halvings need, and harmless to those without
 
@@ -131,7 +132,11 @@ def load_model(path: str | Path, *, weights: bool = True) -> ModelProto:
         raise EngineCorrupt(f"{path}: holds no network; export it again")
     with understood(path):
         check_graph(path, model)
-        if external_files(path, model) and weights:
+        beside = external_files(path, model)
+        held = sum(file.stat().st_size for file in (path, *beside))
+        if weight_bytes(model) > _MOST_PACKED * held or any(size < 0 for t in model.graph.initializer for size in t.dims):
+            raise EngineCorrupt(f"{path}: damaged: its weights are more than the {held} bytes it holds; export it again")
+        if beside and weights:
             onnx.load_external_data_for_model(model, str(path.parent))
     return model
 

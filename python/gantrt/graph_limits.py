@@ -15,31 +15,45 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 MOST_NODES = 20_000  # when functions are replaced by their bodies; a U-GAT-IT has 1000
-DEEPEST = 6  # branches and loops within each other, functions that call functions
+MOST_BRANCHES = 6  # branches and loops within each other
+MOST_CALLS = 64  # functions that call functions; one that calls itself has no end
 
 
 def check_graph(path: str | Path, model: ModelProto) -> None:
     """Raises EngineCorrupt unless nodes come after what they read, and there are not too many of them."""
-    functions = {(function.domain, function.name, function.overload): function for function in model.functions}
-    counted: dict[int, int] = {}
+    _check_order(path, model.graph)
+    nodes, branches = _Measure(path, model).of(model.graph, 0)
+    if nodes > MOST_NODES:
+        raise EngineCorrupt(f"{path}: has {nodes} nodes, more than the {MOST_NODES} that are read; export it again")
+    if branches > MOST_BRANCHES:
+        raise EngineCorrupt(f"{path}: has {branches} branches within each other, more than the {MOST_BRANCHES} that are read")
 
-    def count(graph: Any, depth: int) -> int:
-        if depth > DEEPEST:
-            raise EngineCorrupt(f"{path}: nests deeper than {DEEPEST} graphs; no generator does; export it again")
-        if id(graph) not in counted:
-            counted[id(graph)] = sum(1 + inside(node, depth) for node in graph.node)
-        return counted[id(graph)]
 
-    def inside(node: Any, depth: int) -> int:
-        graphs = [graph for a in node.attribute for graph in ((a.g,) if a.HasField("g") else (*a.graphs,))]
-        called = functions.get((node.domain, node.op_type, node.overload))
-        return sum(count(graph, depth + 1) for graph in (*graphs, *([called] if called is not None else [])))
+class _Measure:
+    """Of each graph and function (how many nodes, how many branches within each other), bodies in place of calls."""
 
-    graph = model.graph
-    _check_order(path, graph)
-    total = count(graph, 0)
-    if total > MOST_NODES:
-        raise EngineCorrupt(f"{path}: has {total} nodes, more than the {MOST_NODES} that are read; export it again")
+    def __init__(self, path: str | Path, model: ModelProto) -> None:
+        self._path = path
+        self._functions = {(each.domain, each.name, each.overload): each for each in model.functions}
+        self._known: dict[tuple[str, str, str], tuple[int, int]] = {}
+
+    def of(self, graph: Any, calls: int) -> tuple[int, int]:
+        if calls > MOST_CALLS:
+            raise EngineCorrupt(f"{self._path}: its functions call each other more than {MOST_CALLS} deep, or for ever")
+        nodes, branches = 0, 0
+        for node in graph.node:
+            nodes += 1
+            for attribute in node.attribute:
+                for inner in (attribute.g,) if attribute.HasField("g") else attribute.graphs:
+                    more, within = self.of(inner, calls + 1)
+                    nodes, branches = nodes + more, max(branches, within + 1)
+            called = (node.domain, node.op_type, node.overload)
+            if called in self._functions:
+                if called not in self._known:
+                    self._known[called] = self.of(self._functions[called], calls + 1)
+                more, within = self._known[called]
+                nodes, branches = nodes + more, max(branches, within)
+        return nodes, branches
 
 
 def _check_order(path: str | Path, graph: Any) -> None:

@@ -94,6 +94,8 @@ def _check_archive(path: Path) -> None:
             entries = archive.infolist()
     except (zipfile.BadZipFile, *DAMAGE):
         return  # torch will say what is wrong with it
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise EngineCorrupt(f"{path}: is a program (TorchScript), not weights; get it as a state_dict")
     packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise EngineCorrupt(f"{path}: is an archive that grows when it is read; torch.save makes none like it")
@@ -109,8 +111,6 @@ def _read_torch(path: Path) -> Any:
             if "nsupported " not in str(error):  # "Unsupported global: ..." is torch's word for code
                 raise EngineCorrupt(f"{path}: is damaged, or no checkpoint ({_gist(error)})") from error
         except DAMAGE as error:
-            if "TorchScript" in str(error):
-                raise EngineCorrupt(f"{path}: is a program (TorchScript), not weights; get it as a state_dict") from error
             raise EngineCorrupt(f"{path}: is damaged, or no checkpoint ({_gist(error)})") from error
         return _read_pickled_modules(path)
 
