@@ -4,7 +4,7 @@
     python bench/fuzz.py --minutes 12            # all targets in turn; or make fuzz
     python bench/fuzz.py --minutes 2 --targets foreign doors --core build/fuzz/gantrt
 
-Python code is instrumented by atheris. The C++ core is, where --core names the folder of one that was built by clang with
+Python code is instrumented by atheris. The C++ core is where --core names the folder of one that clang built with
 -DGANTRT_SANITIZE=fuzzer-no-link,address,undefined (make fuzz does); without, `doors` sees only what it returns.
 A fault does not end a run: it is counted by where it is from, and its first input is kept in build/fuzz/found/TARGET.
 Inputs that reached something new stay in build/fuzz/corpus/TARGET for the next run.
@@ -29,7 +29,13 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "fuzz"
 sys.path[:0] = [str(ROOT / "tests")]
 
-_LONGEST = {"onnx_file": 4096, "engine": 4096, "foreign": 8192, "checkpoint": 8192, "doors": 256}  # bytes of an input; else 1024
+_LONGEST = {
+    "onnx_file": 4096,
+    "engine": 4096,
+    "foreign": 8192,
+    "checkpoint": 8192,
+    "doors": 256,
+}  # bytes of an input; else 1024
 _SLOWEST = 20  # seconds an input may take
 
 
@@ -52,7 +58,8 @@ def main() -> None:
     rows = [campaign(target, seconds, args.core if target == "doors" else None) for target in targets]
     report = {
         "what": "inputs chosen by coverage (atheris, libFuzzer) against every door that takes strangers' bytes",
-        "command": f"python bench/fuzz.py --minutes {args.minutes:g}" + (" --core build/fuzz/gantrt" if args.core else ""),
+        "command": f"python bench/fuzz.py --minutes {args.minutes:g}"
+        + (" --core build/fuzz/gantrt" if args.core else ""),
         "date": datetime.date.today().isoformat(),
         "machine": _machine(),
         "rows": rows,
@@ -72,8 +79,12 @@ def campaign(target: str, seconds: float, core: Path | None) -> dict[str, Any]:
             *(f"-max_len={_LONGEST.get(target, 1024)}", "-rss_limit_mb=4096", "-print_final_stats=1", "-seed=1"),
             *(f"-artifact_prefix={WORK / 'found' / target}/", str(WORK / "corpus" / target)),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=_environment(core))
-        counts = re.findall(r"stat::number_of_executed_units:\s+(\d+)", done.stderr) or re.findall(r"^#(\d+)\t", done.stderr, re.M)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, env=_environment(core)
+        )
+        counts = re.findall(r"stat::number_of_executed_units:\s+(\d+)", done.stderr) or re.findall(
+            r"^#(\d+)\t", done.stderr, re.M
+        )
         executions += int(counts[-1]) if counts else 0
         coverage = max([coverage, *map(int, re.findall(r"\bcov: (\d+)", done.stderr))])
         if done.returncode:

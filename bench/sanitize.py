@@ -94,10 +94,12 @@ def run(command: list[str], core: Path, **options: str) -> subprocess.CompletedP
         "LD_PRELOAD": ":".join(_library(name) for name in _LIBRARIES),
         "ASAN_OPTIONS": ":".join(f"{key}={value}" for key, value in asan.items()),
         "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={log / 'ubsan'}",
-        "TBB_ENABLE_SANITIZERS": "1",  # else OpenVINO's threads load a library in a way the sanitiser ends the process for
+        "TBB_ENABLE_SANITIZERS": "1",  # else the way OpenVINO's threads load a library ends the process
         "GANTRT_TEST_CORE": str(core),
     }
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", check=False
+    )
 
 
 def reports(core: Path) -> list[str]:
@@ -116,7 +118,11 @@ def leaks(core: Path) -> list[str]:
     run([sys.executable, "-c", code], core, detect_leaks="1", fast_unwind_on_malloc="0")
     said = "\n".join(path.read_text(errors="replace") for path in (core.parent / "reports").iterdir())
     blocks = re.split(r"\n(?=(?:Direct|Indirect) leak)", said)
-    return [block.splitlines()[0] + " " + own[0].strip() for block in blocks if (own := re.findall(r".* in gantrt::.*", block))]
+    return [
+        block.splitlines()[0] + " " + own[0].strip()
+        for block in blocks
+        if (own := re.findall(r".* in gantrt::.*", block))
+    ]
 
 
 def _library(name: str) -> str:
@@ -124,7 +130,9 @@ def _library(name: str) -> str:
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         return ""
-    found = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False).stdout.strip()
+    found = subprocess.run(
+        [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     return found if os.path.isabs(found) else ""
 
 

@@ -82,9 +82,7 @@ def guess_manifest(
         return _guessed(path, model, range, color)
 
 
-def _guessed(
-    path: str | Path, model: ModelProto, range: tuple[float, float], color: Literal["rgb", "bgr"]
-) -> Manifest:
+def _guessed(path: str | Path, model: ModelProto, range: tuple[float, float], color: Literal["rgb", "bgr"]) -> Manifest:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1 or len(model.graph.output) != 1:
@@ -114,7 +112,7 @@ def _guessed(
 def load_model(path: str | Path, *, weights: bool = True) -> ModelProto:
     """The whole .onnx, weights and all; `weights` False leaves those out that lie beside it.
 
-    Raises EngineCorrupt as `read_manifest` does, and for a graph that no runtime should be given; UsageError for a .plan.
+    Raises EngineCorrupt as `read_manifest` does, and for a graph no runtime should be given; UsageError for a .plan.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -134,8 +132,12 @@ def load_model(path: str | Path, *, weights: bool = True) -> ModelProto:
         check_graph(path, model)
         beside = external_files(path, model)
         held = sum(file.stat().st_size for file in (path, *beside))
-        if weight_bytes(model) > _MOST_PACKED * held or any(size < 0 for t in model.graph.initializer for size in t.dims):
-            raise EngineCorrupt(f"{path}: damaged: its weights are more than the {held} bytes it holds; export it again")
+        if weight_bytes(model) > _MOST_PACKED * held or any(
+            size < 0 for t in model.graph.initializer for size in t.dims
+        ):
+            raise EngineCorrupt(
+                f"{path}: damaged: its weights are more than the {held} bytes it holds; export it again"
+            )
         if beside and weights:
             onnx.load_external_data_for_model(model, str(path.parent))
     return model

@@ -1,7 +1,7 @@
 """What of an .onnx lies in other files, and whether it may.
 
-Ours has nothing beside it. Other exporters write large weights into a file beside the model, and the model names it: so a
-stranger's model can name any file there is, and show its content.
+Ours has nothing beside it. Other exporters write large weights into a file beside the model, and the model names it: so
+a stranger's model can name any file there is, and show its content.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def external_files(path: Path, model: ModelProto | None = None) -> list[Path]:
     for name in names:
         file = path.parent / name
         if name != Path(name).name or file.is_symlink() or not file.is_file() or file.stat().st_nlink > 1:
-            raise EngineCorrupt(f"{path}: wants weights from {name[:200]!r}, which is no plain file beside it; not read")
+            raise EngineCorrupt(
+                f"{path}: wants weights from {name[:200]!r}, which is no plain file beside it; not read"
+            )
     return [path.parent / name for name in names]
 
 

@@ -1,7 +1,7 @@
 """Is a graph one that a runtime can read in reasonable time? Asked before any is given it.
 
-Of a cycle OpenVINO (2026.4) never comes back, branches within branches it reads in time that doubles with each level, and
-functions that call the next one twice are a billion nodes after thirty. No generator comes near these limits.
+Of a cycle OpenVINO (2026.4) never comes back, branches within branches it reads in time that doubles with each level,
+and functions that call the next one twice are a billion nodes after thirty. No generator comes near these limits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def check_graph(path: str | Path, model: ModelProto) -> None:
     if nodes > MOST_NODES:
         raise EngineCorrupt(f"{path}: has {nodes} nodes, more than the {MOST_NODES} that are read; export it again")
     if branches > MOST_BRANCHES:
-        raise EngineCorrupt(f"{path}: has {branches} branches within each other, more than the {MOST_BRANCHES} that are read")
+        raise EngineCorrupt(
+            f"{path}: has {branches} branches within each other, more than the {MOST_BRANCHES} that are read"
+        )
 
 
 class _Measure:
@@ -63,7 +65,7 @@ def _check_order(path: str | Path, graph: Any) -> None:
         unknown = next((name for name in node.input if name and name not in known), None)
         if unknown is not None:
             raise EngineCorrupt(
-                f"{path}: {node.op_type[:80]} reads {unknown[:80]!r}, which no node before it makes: a cycle, or damaged; "
+                f"{path}: {node.op_type[:80]} reads {unknown[:80]!r}, which no node before it makes: a cycle, or damage; "
                 "export it again"
             )
         known.update(node.output)

@@ -1,12 +1,12 @@
-"""What strangers' bytes meet first, one file each. The folder is the registry: `fuzz/<target>.py` is the target <target>.
+"""What strangers' bytes meet first, one file each. The folder is the registry: `fuzz/<target>.py` is a target.
 
 Each exports
     ALLOWED    errors that say what is wrong with the bytes; any other is a fault of ours
     seeds()    sound inputs, some hundred bytes to some kilobytes each, the same every time
     run(data)  hands the bytes to the code under test, and asserts what must hold of what it makes of them
 
-tests/test_fuzz.py tries a fixed number of inputs in CI; `make fuzz` (bench/fuzz.py) lets libFuzzer, which sees which lines
-an input reaches, go on for minutes. `corpus/<target>/` keeps inputs that once were too much, and are tried every time.
+tests/test_fuzz.py tries a fixed number of inputs in CI; `make fuzz` (bench/fuzz.py) lets libFuzzer, which sees what an
+input reaches, go on for minutes. `corpus/<target>/` keeps inputs that once were too much, and are tried every time.
 """
 
 from __future__ import annotations

@@ -19,7 +19,19 @@ _LARGEST = 1 << 18  # bytes of an array
 _SIDES = (1, 2, 3, 4, 5, 7, 8, 16, 17, 33, 64, 0, -1, 40, 1 << 15, 1 << 31, 1 << 33, (1 << 63) - 1, -(1 << 63))
 _STRIDES = (1, 3, -1, 0, 2, -3, 4, 9, 64, 192, -64, 1 << 40, (1 << 63) - 1, -(1 << 63))
 _DTYPES = ("f4", "u1", "f2", ">f4", "f8", "i4", "?", "c8", "V4", "M8[s]", "i1", "u2")
-_KINDS = ((2, 32), (1, 8), (2, 16), (4, 16), (0, 32), (2, 64), (1, 16), (6, 8), (5, 64), (200, 255), (2, 0))  # code, bits
+_KINDS = (
+    (2, 32),
+    (1, 8),
+    (2, 16),
+    (4, 16),
+    (0, 32),
+    (2, 64),
+    (1, 16),
+    (6, 8),
+    (5, 64),
+    (200, 255),
+    (2, 0),
+)  # code, bits
 _DEVICES = (1, 1, 1, 1, 3, 2, 13, 7, 0, -1)
 
 
@@ -59,7 +71,9 @@ _NAMES = {False: ctypes.create_string_buffer(b"dltensor"), True: ctypes.create_s
 class Producer:
     """Anything with __dlpack__: what it says is chosen by the bytes."""
 
-    def __init__(self, choices: Choices, shape: list[int], strides: list[int] | None, memory: np.ndarray, offset: int) -> None:
+    def __init__(
+        self, choices: Choices, shape: list[int], strides: list[int] | None, memory: np.ndarray, offset: int
+    ) -> None:
         self._keep = [memory]
         self.versioned = bool(choices.number(0, 1))
         self.device = choices.one_of(_DEVICES)
@@ -152,7 +166,19 @@ class _Cuda:
     def __init__(self, choices: Choices) -> None:
         facts = {"data": (4096, False), "typestr": "<f4", "shape": (1, 3, 4, 4), "strides": None, "version": 3}
         key = choices.one_of(tuple(facts))
-        wrong = (None, (), (1,), "f4", ">f4", "<f999999999999", (1, 2, 3, 4, 5), (-1, 3, 4, 4), ("a",) * 4, {}, (1 << 70, False))
+        wrong = (
+            None,
+            (),
+            (1,),
+            "f4",
+            ">f4",
+            "<f999999999999",
+            (1, 2, 3, 4, 5),
+            (-1, 3, 4, 4),
+            ("a",) * 4,
+            {},
+            (1 << 70, False),
+        )
         self.__cuda_array_interface__ = facts | {key: choices.one_of(wrong)}
         if not choices.number(0, 7):
             del self.__cuda_array_interface__[key]
@@ -272,7 +298,9 @@ def _frame_to_tensor(choices: Choices, given: _Given) -> None:
 
 def _tensor_to_frame(choices: Choices, given: _Given) -> None:
     x = given.one((1, choices.one_of((3, 1)), _side(choices), _side(choices))[choices.number(0, 1) :])
-    how: dict[str, Any] = choices.one_of(({}, {"size": (_side(choices), _side(choices))}, {"size": (choices.one_of(_SIDES), 8)}))
+    how: dict[str, Any] = choices.one_of(
+        ({}, {"size": (_side(choices), _side(choices))}, {"size": (choices.one_of(_SIDES), 8)})
+    )
     if choices.number(0, 1):
         how = {"out": given.one(_frame(choices), "u1")}
     crop = _number(choices) if choices.number(0, 1) else 0

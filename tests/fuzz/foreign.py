@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from gantrt.errors import GantrtError
 from gantrt_training.foreign import read_networks
-from gantrt_training.importing import _find
 from gantrt_training.importing import Request as _Request
+from gantrt_training.importing import _find
 from safetensors.torch import save
 
 from . import scratch_file

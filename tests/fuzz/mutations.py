@@ -6,7 +6,21 @@ import random
 import struct
 from collections.abc import Iterator, Sequence
 
-_WORDS = (b"\0", b"\xff", b"\xff\xff\xff\xff", b"\0\0\0\x80", b"\xff" * 8, b"-1", b"0", b"9" * 20, b"NaN", b'"', b"{", b"[", b"\n")
+_WORDS = (
+    b"\0",
+    b"\xff",
+    b"\xff\xff\xff\xff",
+    b"\0\0\0\x80",
+    b"\xff" * 8,
+    b"-1",
+    b"0",
+    b"9" * 20,
+    b"NaN",
+    b'"',
+    b"{",
+    b"[",
+    b"\n",
+)
 
 
 def mutations(seeds: Sequence[bytes], count: int, seed: int = 0) -> Iterator[bytes]:
@@ -29,7 +43,9 @@ def _change(data: bytearray, seeds: Sequence[bytes], chance: random.Random) -> N
     elif what == 2:
         data[at:end] = chance.choice(_WORDS)
     elif what == 3:
-        data[at : at + 4] = struct.pack(chance.choice(("<I", ">I")), chance.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, len(data))))
+        data[at : at + 4] = struct.pack(
+            chance.choice(("<I", ">I")), chance.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, len(data)))
+        )
     elif what == 4:
         other = chance.choice(seeds)
         data[at:end] = other[at : at + chance.choice((1, 16, 256))]

@@ -18,13 +18,18 @@ ALLOWED = (GantrtError,)
 def seeds() -> list[bytes]:
     import numpy as np
 
-    weights = [numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "w"), numpy_helper.from_array(np.ones(3, np.float32), "s")]
+    weights = [
+        numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "w"),
+        numpy_helper.from_array(np.ones(3, np.float32), "s"),
+    ]
     shape = [1, 3, 8, "w"]
     found = []
     for norm in (False, True):
         nodes = [helper.make_node("Conv", ["input", "w"], ["c"])]
         if norm:
-            nodes.append(helper.make_node("NormAct", ["c", "s", "s"], ["output"], domain="gantrt", name="n", slope=0.0, pad=1))
+            nodes.append(
+                helper.make_node("NormAct", ["c", "s", "s"], ["output"], domain="gantrt", name="n", slope=0.0, pad=1)
+            )
         else:
             nodes.append(helper.make_node("Tanh", ["c"], ["output"]))
         graph = helper.make_graph(

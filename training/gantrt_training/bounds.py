@@ -1,4 +1,4 @@
-"""What the numbers of a Config can be, by their names: a network of minus one layer, or of a billion, is refused at once."""
+"""What the numbers of a Config can be, by their names: a network of minus one layer, or of a billion, is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **{key: (1, _WIDTH) for key in ("channels_a", "channels_b", "size", "batch", "ngf", "ndf")},
     **{key: (0, 1024) for key in ("n_blocks",)},
     **{key: (0, 16) for key in ("downs", "n_downs", "d_layers", "n_dis")},
-    **{key: (0, _LONG) for key in ("epochs", "constant_epochs", "iterations", "curriculum_steps", "max_pictures", "lr")},
+    **{
+        key: (0, _LONG) for key in ("epochs", "constant_epochs", "iterations", "curriculum_steps", "max_pictures", "lr")
+    },
     **{key: (0, 1) for key in ("dropout", "beta1", "beta2", "rec_rate", "rec_rate_start")},
     "bottleneck": (0, _WIDTH),
     "pool_size": (0, 1 << 24),

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import torch
 from gantrt.errors import EngineCorrupt, UnsupportedInput
@@ -146,9 +146,14 @@ def _groups(content: Any, names: tuple[str, ...], depth: int, places: Iterator[i
             yield from _groups(value, (*names, name), depth - 1, places)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any) -> TypeGuard[Tensor]:
     """A tensor that has its values in memory, one beside the other: neither sparse nor quantised nor without any."""
-    return isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
 
 
 class _Endless(Exception):
@@ -211,6 +216,7 @@ class _Call:
     """A function that a pickle may call, and may not change: to a bare one it could give other defaults."""
 
     __slots__ = ("_function",)
+    _function: Any
 
     def __init__(self, function: Any) -> None:
         object.__setattr__(self, "_function", function)

@@ -221,8 +221,8 @@ def _text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else f"{value}"
 
 
-@functools.cache
-def _meanings(config: type[Any]) -> dict[str, str]:
+@functools.lru_cache
+def _meanings(config: Any) -> dict[str, str]:
     """Field name → the comment behind it in the source: there is one place to say what a key means."""
     try:
         source = inspect.getsource(config)

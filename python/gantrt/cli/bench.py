@@ -120,7 +120,9 @@ def _load(args: argparse.Namespace) -> Translator:
     """Without warm-up: what the first frame costs is one of the results."""
     from ..translator import load
 
-    options: dict[str, Any] = {name: getattr(args, name) for name in ("device", "runtime", "precision", "threads", "trust")}
+    options: dict[str, Any] = {
+        name: getattr(args, name) for name in ("device", "runtime", "precision", "threads", "trust")
+    }
     return load(args.engine, size=args.size, fit=args.fit, streams=args.streams, warmup=0, **options)
 
 

@@ -231,7 +231,7 @@ def _refuse_foreign(path: Path, manifest: Manifest | None) -> None:
         return
     maker = "has no manifest" if manifest is None else f"names {', '.join(manifest.made_by) or 'nobody'} as its maker"
     raise EngineMismatch(
-        f"{path}: {maker}, so gantrt did not make it, and a plan is a program: whoever made it can do here what you can; "
+        f"{path}: {maker}, so gantrt did not make it, and a plan is a program: its maker can do here what you can; "
         "if you trust them, say --trust (in Python trust=True), or build your own: gantrt export MODEL.onnx -o OUT.plan"
     )
 

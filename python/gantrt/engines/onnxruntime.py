@@ -65,7 +65,9 @@ class OnnxRuntimeEngine:
         try:
             (made,) = self._session.run(None, {self._input: x.astype(self._dtype, copy=False)})
         except Exception as error:  # its exceptions share no base class of their own
-            raise EngineMismatch(f"{self._path}: ONNX Runtime cannot run it ({_gist(error)}); export it again") from error
+            raise EngineMismatch(
+                f"{self._path}: ONNX Runtime cannot run it ({_gist(error)}); export it again"
+            ) from error
         if made.shape != y.shape:
             raise EngineMismatch(f"{self._path}: made {made.shape} of {x.shape}, not {y.shape}; export it again")
         y[...] = made
