@@ -65,7 +65,7 @@ def _check_order(path: str | Path, graph: Any) -> None:
         unknown = next((name for name in node.input if name and name not in known), None)
         if unknown is not None:
             raise EngineCorrupt(
-                f"{path}: {node.op_type[:80]} reads {unknown[:80]!r}, which no node before it makes: a cycle, or damage; "
+                f"{path}: {node.op_type[:80]} reads {unknown[:80]!r}, which no earlier node makes: a cycle, or damage; "
                 "export it again"
             )
         known.update(node.output)

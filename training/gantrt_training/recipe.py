@@ -190,7 +190,7 @@ def show(recipe: Recipe) -> str:
     rows = [(f.name, getattr(recipe, f.name), _meanings(Recipe)) for f in dataclasses.fields(recipe)]
     rows = [row for row in rows if row[0] != "config"]
     config_rows = [
-        (f.name, getattr(recipe.config, f.name), _meanings(type(recipe.config)))
+        (f.name, getattr(recipe.config, f.name), _meanings(recipe.config.__class__))
         for f in dataclasses.fields(recipe.config)
     ]
     return "\n".join([*_table(rows), "", f"# {recipe.family}, preset {recipe.preset}", *_table(config_rows)])
