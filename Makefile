@@ -41,7 +41,7 @@ MINUTES ?= 12
 FUZZED := $(if $(shell command -v clang++),build/fuzz_core)
 
 fuzz: $(VENV)/installed-dev
-	$(PIP) install -q atheris
+	$(PIP) install -q atheris==3.0.0
 	$(if $(FUZZED),cmake -S . -B $(FUZZED) -DCMAKE_CXX_COMPILER=clang++ -DGANTRT_CUDA=OFF -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
 	  -DGANTRT_SANITIZE=fuzzer-no-link,address,undefined -DGANTRT_CORE_DIR=$(abspath $(FUZZED))/gantrt && cmake --build $(FUZZED))
 	$(BIN)/python bench/fuzz.py --minutes $(MINUTES) $(if $(FUZZED),--core $(FUZZED)/gantrt)
