@@ -2,7 +2,7 @@
 
     pip install atheris
     python bench/fuzz.py --minutes 12            # all targets in turn; or make fuzz
-    python bench/fuzz.py --minutes 2 --targets foreign doors --core build/fuzz/gantrt
+    python bench/fuzz.py --minutes 2 --targets foreign doors --core build/fuzz_core/gantrt   # their rows anew
 
 Python code is instrumented by atheris. The C++ core is where --core names the folder of one that clang built with
 -DGANTRT_SANITIZE=fuzzer-no-link,address,undefined (make fuzz does); without, `doors` sees only what it returns.
@@ -56,10 +56,13 @@ def main() -> None:
     seconds = args.minutes * 60 / len(targets)
     # Only the target that calls the core: OpenVINO and torch do not run under the sanitiser's allocator.
     rows = [campaign(target, seconds, args.core if target == "doors" else None) for target in targets]
+    if args.targets and args.json.is_file():  # the others as they were
+        old = json.loads(args.json.read_text())["rows"]
+        rows = sorted([*(row for row in old if row["target"] not in targets), *rows], key=lambda row: row["target"])
     report = {
         "what": "inputs chosen by coverage (atheris, libFuzzer) against every door that takes strangers' bytes",
         "command": f"python bench/fuzz.py --minutes {args.minutes:g}"
-        + (" --core build/fuzz/gantrt" if args.core else ""),
+        + (" --core build/fuzz_core/gantrt" if args.core else ""),
         "date": datetime.date.today().isoformat(),
         "machine": _machine(),
         "rows": rows,

@@ -157,7 +157,8 @@ def _makes_sense(description: Description) -> bool:
     numbers = (description.step, description.epoch, description.averaged)
     objects = (description.config, description.data, description.made_by)
     return (
-        all(isinstance(text, str) for text in texts)
+        bool(description.networks)
+        and all(isinstance(text, str) for text in texts)
         and all(type(number) in (int, float) and 0 <= number < 1 << 63 for number in numbers)
         and all(isinstance(each, dict) for each in objects)
         and all(isinstance(text, str) for text in description.made_by.values())

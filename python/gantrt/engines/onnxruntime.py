@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..engine_file import load_model
 from ..errors import EngineCorrupt, EngineMismatch
+from ..external_data import understood
 from ..manifest import Manifest
 from ..telemetry import import_silent
 from ..threads import thread_limit
@@ -50,13 +51,9 @@ class OnnxRuntimeEngine:
         self._path = path
         load_model(path, weights=False)  # raises for what ONNX Runtime must not be given
         self._session = _session(path, options)
-        ports = (*self._session.get_inputs(), *self._session.get_outputs())
-        if len(ports) != 2 or ports[0].type not in _FLOATS:
-            raise EngineMismatch(f"{path}: an engine has one float input and one output, not {_describe(ports)}")
-        self._input, self._dtype = ports[0].name, _FLOATS[ports[0].type]
         size = options.size or (manifest.input.height, manifest.input.width)
-        given, made = ([side if isinstance(side, int) else None for side in port.shape] for port in ports)
-        check_shapes(path, manifest, size, given, made or [None] * 4)
+        with understood(path):  # a name may be no text
+            self._input, self._dtype = _checked_ports(self._session, path, manifest, size)
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         return fit_size(self.manifest, self._size, height, width)
@@ -80,6 +77,16 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         """Nothing to do: the session goes when the last run has let go of it."""
+
+
+def _checked_ports(session: Any, path: Path, manifest: Manifest, size: tuple[int, int]) -> tuple[str, Any]:
+    """Name and dtype of the input. Raises EngineMismatch unless there is one of each port, and they fit the manifest."""
+    ports = (*session.get_inputs(), *session.get_outputs())
+    if len(ports) != 2 or ports[0].type not in _FLOATS:
+        raise EngineMismatch(f"{path}: an engine has one float input and one output, not {_describe(ports)}")
+    given, made = ([side if isinstance(side, int) else None for side in port.shape] for port in ports)
+    check_shapes(path, manifest, size, given, made or [None] * 4)
+    return str(ports[0].name), _FLOATS[ports[0].type]
 
 
 def _session(path: Path, options: Options) -> Any:
