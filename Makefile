@@ -8,7 +8,7 @@ SOURCES := CMakeLists.txt csrc/CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
 # The CUDA kernels of all five targets are compiled by the tests wherever there is an nvcc; a GPU is not needed for that.
 CUDA   := $(if $(shell command -v nvcc),ON,OFF)
 
-.PHONY: demo test lint format bench wheel audit clean
+.PHONY: demo test lint format bench fuzz sanitize wheel audit clean
 
 demo: $(VENV)/installed
 	$(BIN)/gantrt demo -o demo --overwrite
@@ -35,6 +35,20 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/openvino_ways.py
 	$(BIN)/python bench/plans.py
+
+# Strangers' bytes, chosen by what they reach: make fuzz MINUTES=60. With clang the C++ core is watched, too.
+MINUTES ?= 12
+FUZZED := $(if $(shell command -v clang++),build/fuzz_core)
+
+fuzz: $(VENV)/installed-dev
+	$(PIP) install -q atheris==3.0.0
+	$(if $(FUZZED),cmake -S . -B $(FUZZED) -DCMAKE_CXX_COMPILER=clang++ -DGANTRT_CUDA=OFF -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+	  -DGANTRT_SANITIZE=fuzzer-no-link,address,undefined -DGANTRT_CORE_DIR=$(abspath $(FUZZED))/gantrt && cmake --build $(FUZZED))
+	$(BIN)/python bench/fuzz.py --minutes $(MINUTES) $(if $(FUZZED),--core $(FUZZED)/gantrt)
+
+# All tests, with a C++ core that checks every access and every operation as it runs.
+sanitize: $(VENV)/installed-dev
+	$(BIN)/python bench/sanitize.py
 
 wheel: $(VENV)/python
 	$(PIP) wheel -q --no-deps -w dist .

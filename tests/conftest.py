@@ -10,6 +10,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import other_core
+
+if os.environ.get("GANTRT_TEST_CORE"):  # bench/sanitize.py
+    other_core.use(os.environ["GANTRT_TEST_CORE"])
+
 import emulated_cuda as emulated_cuda_module
 import pytest
 

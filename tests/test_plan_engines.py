@@ -30,6 +30,7 @@ MANIFEST = Manifest(
     family="tiny",
     input=InputSpec(3, 16, 24),
     norm_mode="none",
+    made_by={"gantrt": "0.1.0"},
     target={
         "runtime": "tensorrt-rtx",
         "version": "1.7.1.116",
@@ -151,7 +152,7 @@ def test_a_plan_tensorrt_cannot_read_is_corrupt_and_its_reason_told(rtx, with_gp
     if not TENSORRT.missing():
         pytest.skip("another TensorRT is here, which is asked first")
     with pytest.raises(EngineCorrupt, match=r"tensorrt-rtx 1\.7\.1\.116 cannot read it: .+"):
-        open_engine(path, GPU)
+        open_engine(path, replace(GPU, trust=True))
 
 
 def test_a_plan_goes_to_the_runtime_that_built_it(with_gpu, tmp_path) -> None:
@@ -289,9 +290,31 @@ def test_device_arrays_are_bound_as_they_are(paper, tmp_path) -> None:
 def test_of_another_programs_plan_the_size_is_learned(paper, tmp_path) -> None:
     path = tmp_path / "foreign.plan"
     path.write_bytes(b"vtrt" + bytes(200))
-    engine = open_engine(path, GPU, "tensorrt_rtx", value_range=(0.0, 1.0))
+    engine = open_engine(path, replace(GPU, trust=True), "tensorrt_rtx", value_range=(0.0, 1.0))
     assert engine.manifest.input == InputSpec(3, 16, 24)
     assert engine.manifest.range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("made_by", [None, {}, {"somebody": "1.0"}])
+def test_a_plan_of_another_maker_is_refused_unless_trusted(paper, made_by, tmp_path, capsys) -> None:
+    """A plan is a program: who has one of trtexec says once that it is meant."""
+    path = tmp_path / "foreign.plan"
+    if made_by is None:
+        path.write_bytes(b"vtrt" + bytes(200))
+    else:
+        write_plan(path, replace(MANIFEST, made_by=made_by))
+    cv2.imwrite(str(tmp_path / "in.png"), np.zeros((16, 24, 3), np.uint8))
+    words = ["translate", "--engine", str(path), str(tmp_path / "in.png"), "-o", str(tmp_path / "out.png")]
+    with pytest.raises(EngineMismatch, match="gantrt did not make it"):
+        gantrt.load(path, device="cuda", runtime="tensorrt_rtx")
+    assert main(words) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gantrt: {path}: ")
+    assert "a plan is a program" in line
+    assert "--trust (in Python trust=True)" in line
+    assert main([*words, "--trust", "--runtime", "tensorrt_rtx"]) == 0
+    with gantrt.load(path, device="cuda", runtime="tensorrt_rtx", trust=True) as translator:
+        assert translator.info.runtime == "tensorrt-rtx"
 
 
 def test_both_engines_say_what_they_are() -> None:

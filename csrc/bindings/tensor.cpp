@@ -142,12 +142,14 @@ void fill_from_dlpack(TensorView& view, const DLTensor& tensor, const char* who,
     refuse(who, what,
            "must be uint8, float16, bfloat16 or float32, got " + std::string(kind) + std::to_string(bits));
   }
+  if (tensor.shape == nullptr && tensor.ndim > 0) refuse(who, what, "says nothing of its shape");
   set_shape(view, who, what, tensor.ndim, tensor.shape);
   if (tensor.strides == nullptr)
     set_c_strides(view);
   else
     std::copy(tensor.strides, tensor.strides + view.rank, view.stride);
-  view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  if (tensor.data != nullptr)  // else check_data says so, whatever the offset
+    view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
 }
 
 template <class Managed>
@@ -162,10 +164,21 @@ std::shared_ptr<void> take(py::capsule& capsule, const char* used) {
 
 std::string message_of(const py::error_already_set& error) { return py::str(error.value()); }
 
+std::pair<int32_t, int32_t> dlpack_device(py::handle object, const char* who, const char* what) {
+  try {
+    return object.attr("__dlpack_device__")().cast<std::pair<int32_t, int32_t>>();
+  } catch (const py::cast_error&) {
+    refuse(who, what, "does not say on which device it lies: __dlpack_device__ gives no pair of numbers");
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_Exception)) throw;
+    refuse(who, what, "does not say on which device it lies: " + message_of(error));
+  }
+}
+
 Borrowed from_dlpack(py::handle object, const char* who, const char* what) {
   const py::object share = object.attr("__dlpack__");
   py::dict wishes;
-  const auto device = object.attr("__dlpack_device__")().cast<std::pair<int32_t, int32_t>>();
+  const auto device = dlpack_device(object, who, what);
   if (device.first == kDLCUDA || device.first == kDLCUDAManaged)
     wishes["stream"] = -1;  // nothing to wait for
   py::object given;
@@ -194,7 +207,7 @@ Borrowed from_dlpack(py::handle object, const char* who, const char* what) {
   return borrowed;
 }
 
-Borrowed from_cuda_array_interface(py::handle object, const char* who, const char* what) {
+Borrowed read_cuda_array_interface(py::handle object, const char* who, const char* what) {
   const auto facts = object.attr("__cuda_array_interface__").cast<py::dict>();
   Borrowed borrowed;
   borrowed.object = py::reinterpret_borrow<py::object>(object);
@@ -218,6 +231,18 @@ Borrowed from_cuda_array_interface(py::handle object, const char* who, const cha
   }
   borrowed.view.device = {DeviceType::kCuda, cuda_device_of(borrowed.view.data)};
   return borrowed;
+}
+
+Borrowed from_cuda_array_interface(py::handle object, const char* who, const char* what) {
+  const std::string none = "has a __cuda_array_interface__ that is none: ";
+  try {
+    return read_cuda_array_interface(object, who, what);
+  } catch (const py::cast_error& error) {
+    refuse(who, what, none + error.what());
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_Exception)) throw;
+    refuse(who, what, none + message_of(error));
+  }
 }
 
 // "torch", "cupy", "numpy", ...: the package whose type this is.

@@ -8,6 +8,9 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("norm_act: " + what); }
 
+// Twice a side and a border fit into an int.
+constexpr int64_t kLongestSide = std::numeric_limits<int32_t>::max() / 2 - 8;
+
 struct Size {
   int64_t n, c, h, w;
 };
@@ -26,7 +29,7 @@ std::array<int64_t, 4> shape_in(Layout layout, const Size& size) {
 int64_t checked_elements(const char* name, const std::array<int64_t, 4>& shape) {
   int64_t count = 4;  // bytes of a float
   for (int64_t extent : shape) {
-    if (extent > std::numeric_limits<int32_t>::max() || __builtin_mul_overflow(count, extent, &count))
+    if (extent > kLongestSide || __builtin_mul_overflow(count, extent, &count))
       refuse(std::string(name) + " of shape " + text_of(shape.data(), 4) + " is too large");
   }
   return count / 4;

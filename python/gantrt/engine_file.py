@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .atomic import atomic_path
 from .errors import BuildFailed, EngineCorrupt, EngineMismatch, GantrtError, UsageError
+from .external_data import damaged, external_files, understood
+from .graph_limits import check_graph
 from .int8_forms import is_quantised, quantise_before_pads
-from .manifest import KEY, InputSpec, Manifest
+from .manifest import KEY, LARGEST_SIDE, InputSpec, Manifest
 from .norm_act_bodies import DOMAIN, attach_bodies, norm_act_nodes
 from .plan_file import PLAN_SUFFIX, read_plan_manifest
 
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _PROTOBUF_LIMIT = 2**31 - 1
+_MOST_PACKED = 8  # a protobuf's zero of eight bytes takes one
 _ASSUMED_SIZE = 256  # of a foreign file that leaves height and width open
 _ASSUMED_MULTIPLE = 4  # what generators with two halvings need, and harmless to those without
 
@@ -75,6 +78,11 @@ def guess_manifest(
     if Path(path).suffix.lower() == PLAN_SUFFIX:
         return Manifest(range=range, color=color, norm_mode="none")
     model = load_model(path)
+    with understood(path):
+        return _guessed(path, model, range, color)
+
+
+def _guessed(path: str | Path, model: ModelProto, range: tuple[float, float], color: Literal["rgb", "bgr"]) -> Manifest:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1 or len(model.graph.output) != 1:
@@ -86,6 +94,8 @@ def guess_manifest(
         shown = "x".join(str(size or "?") for size in shape)
         raise EngineMismatch(f"{path}: takes {element.lower()} {shown}, not float NCHW of 1 or 3 channels")
     batch, channels, height, width = shape
+    if not all(0 <= side <= LARGEST_SIDE for side in shape):
+        raise EngineMismatch(f"{path}: takes pictures of {height}x{width}, {batch} at once, which nobody has")
     dynamic = not (height and width)
     spec = InputSpec(
         channels=channels,
@@ -99,8 +109,11 @@ def guess_manifest(
     )
 
 
-def load_model(path: str | Path) -> ModelProto:
-    """The whole .onnx, weights and all. Raises EngineCorrupt as `read_manifest` does, UsageError for a .plan."""
+def load_model(path: str | Path, *, weights: bool = True) -> ModelProto:
+    """The whole .onnx, weights and all; `weights` False leaves those out that lie beside it.
+
+    Raises EngineCorrupt as `read_manifest` does, and for a graph no runtime should be given; UsageError for a .plan.
+    """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -108,14 +121,25 @@ def load_model(path: str | Path) -> ModelProto:
     if path.suffix.lower() == PLAN_SUFFIX:
         raise UsageError(f"{path}: a plan is compiled, and holds no graph; give the .onnx it was built from")
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise EngineCorrupt(_unreadable(path, error)) from error
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        gist = str(error).strip().partition("\n")[0]
-        raise EngineCorrupt(f"{path}: not an engine, or damaged ({gist}); export it again") from error
+    except (DecodeError, ValueError) as error:
+        raise EngineCorrupt(damaged(path, error)) from error
     if not model.HasField("graph") or not model.graph.node:
         raise EngineCorrupt(f"{path}: holds no network; export it again")
+    with understood(path):
+        check_graph(path, model)
+        beside = external_files(path, model)
+        held = sum(file.stat().st_size for file in (path, *beside))
+        if weight_bytes(model) > _MOST_PACKED * held or any(
+            size < 0 for t in model.graph.initializer for size in t.dims
+        ):
+            raise EngineCorrupt(
+                f"{path}: damaged: its weights are more than the {held} bytes it holds; export it again"
+            )
+        if beside and weights:
+            onnx.load_external_data_for_model(model, str(path.parent))
     return model
 
 
@@ -147,11 +171,12 @@ def inlined(source: ModelProto | str | Path) -> bytes:
         model.CopyFrom(source)
     else:
         model = load_model(source)
-    if model.functions:
-        _inline(model)
-        if is_quantised(model):
-            quantise_before_pads(model)
-    return serialized(model)
+    with understood("the model" if isinstance(source, onnx.ModelProto) else source):
+        if model.functions:
+            _inline(model)
+            if is_quantised(model):
+                quantise_before_pads(model)
+        return serialized(model)
 
 
 def serialized(model: ModelProto) -> bytes:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from .atomic import abandoned, lock
 from .errors import UsageError
+from .external_data import external_files
 
 log = logging.getLogger("gantrt")
 
@@ -157,8 +158,12 @@ class ModelCache:
 
 
 def key_of(path: Path, depends_on: Mapping[str, Any]) -> str:
-    """The name of the model compiled from the engine file at `path`, given all else that it depends on."""
-    parts = {"file": digest(np.memmap(path, np.uint8, "r")), "code": _code(), **depends_on}
+    """The name of the model compiled from the engine file at `path`, given all else that it depends on.
+
+    Raises EngineCorrupt as `external_files` does.
+    """
+    files = [path, *external_files(path)]
+    parts = {"file": [digest(np.memmap(each, np.uint8, "r")) for each in files], "code": _code(), **depends_on}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

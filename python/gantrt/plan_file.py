@@ -23,6 +23,7 @@ _SEAL = re.compile(rb'"crc32":"([0-9a-f]{8})"')
 _MAGIC = re.compile(rb"[a-z]trt")  # TensorRT's and TensorRT-RTX's headers
 _SMALLEST = 64  # a header
 _BLOCK = 1 << 24
+_MOST_TRIED = 1000  # places where a manifest could begin: a hostile file has millions, and takes minutes
 
 
 def read_plan_manifest(path: Path) -> Manifest | None:
@@ -38,12 +39,12 @@ def read_plan_manifest(path: Path) -> Manifest | None:
             if span is None:
                 return None
             _check_seal(data, *span, path)
-            return Manifest.from_json(data[slice(*span)].decode())
+            return Manifest.from_json(data[slice(*span)].decode("utf-8", "replace"))
     except OSError as error:
         gist = "no such engine" if isinstance(error, FileNotFoundError) else error.strerror
         raise EngineCorrupt(f"{path}: {gist}") from error
-    except EngineMismatch as error:
-        raise EngineMismatch(f"{path}: {error}") from error
+    except (EngineCorrupt, EngineMismatch) as error:
+        raise error if str(error).startswith(str(path)) else type(error)(f"{path}: {error}") from error
 
 
 def seal(path: Path) -> None:
@@ -66,7 +67,9 @@ def _mapped(descriptor: int, path: Path) -> mmap.mmap:
 def _manifest_span(data: mmap.mmap) -> tuple[int, int] | None:
     """(begin, end) of the first JSON object in `data` that has the keys of a manifest."""
     begin = data.find(_BEGIN)
-    while begin >= 0:
+    for _ in range(_MOST_TRIED):
+        if begin < 0:
+            break
         text = data[begin : begin + MAX_CHARS].decode("latin-1")
         try:
             found, length = json.JSONDecoder().raw_decode(text)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .engine_file import load_model, read_manifest, weight_bytes
 from .errors import EngineCorrupt
-from .manifest import KEY
+from .external_data import understood
+from .manifest import KEY, Manifest
 from .plan_file import PLAN_SUFFIX
 from .schemas import CHECKPOINT, RECIPE, refuse_newer
 
 if TYPE_CHECKING:
-    from onnx import ValueInfoProto
+    from onnx import ModelProto, ValueInfoProto
 
 _LARGEST_HEADER = 100 << 20  # what safetensors itself allows
+_PER_BYTE = 8  # values of the smallest type there could be
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -48,8 +51,12 @@ def _plan(path: Path) -> dict[str, Any]:
 
 
 def _engine(path: Path) -> dict[str, Any]:
-    manifest = read_manifest(path)
-    model = load_model(path)
+    manifest, model = read_manifest(path), load_model(path)
+    with understood(path):
+        return _described(path, manifest, model)
+
+
+def _described(path: Path, manifest: Manifest | None, model: ModelProto) -> dict[str, Any]:
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     nodes = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.node)
@@ -87,6 +94,8 @@ def _run(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise EngineCorrupt(f"{recipe}: cannot be read ({error})") from error
     _refuse_newer(recipe, written, RECIPE)
+    if not isinstance(written, dict | None):
+        raise EngineCorrupt(f"{recipe}: is no recipe of a training")
     return {
         "kind": "run",
         "path": str(path),
@@ -106,16 +115,11 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         network["tensors"] += 1
         network["values"] += values
         network["bytes"] += values * _BYTES.get(tensor["dtype"], 0)
-    try:
-        description = json.loads(text) if text else None
-    except (ValueError, RecursionError) as error:
-        raise EngineCorrupt(f"{path}: what it says of itself cannot be read ({error})") from error
-    _refuse_newer(path, description, CHECKPOINT)
     return {
         "kind": "checkpoint",
         "path": str(path),
         "bytes": path.stat().st_size,
-        "description": description,
+        "description": _description(path, text),
         "networks": networks,
     }
 
@@ -123,6 +127,20 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 def _refuse_newer(path: Path, written: Any, known: int) -> None:
     if isinstance(written, dict) and isinstance(found := written.get("schema"), int):
         refuse_newer(path, found, known)
+
+
+def _description(path: Path, text: str | None) -> dict[str, Any] | None:
+    """What a checkpoint says of itself, if it says anything: an object whose config and made_by are objects, too."""
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise EngineCorrupt(f"{path}: what it says of itself cannot be read ({error})") from error
+    _refuse_newer(path, found, CHECKPOINT)
+    if not isinstance(found, dict) or not all(isinstance(found.get(key, {}), dict) for key in ("config", "made_by")):
+        raise EngineCorrupt(f"{path}: what it says of itself makes no sense")
+    return found
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:
@@ -134,12 +152,18 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
                 raise EngineCorrupt(f"{path}: no .safetensors file, or damaged")
             header: dict[str, Any] = json.loads(file.read(length))
             size = path.stat().st_size - 8 - length
-        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        ends = [operator.index(tensor["data_offsets"][1]) for tensor in tensors]
+        shapes = [[operator.index(side) for side in tensor["shape"]] for tensor in tensors]
+        kinds = [tensor["dtype"] for tensor in tensors]
+        header.get("__metadata__", {}).get(KEY)
     except OSError as error:
         raise EngineCorrupt(f"{path}: {'no such checkpoint' if not path.exists() else error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         raise EngineCorrupt(f"{path}: no .safetensors file, or damaged ({error})") from error
-    if max(ends, default=0) != size or not all(isinstance(shape, list) for shape in shapes):
+    possible = all(min(shape, default=0) >= 0 and math.prod(shape) <= _PER_BYTE * size for shape in shapes)
+    if not possible or not all(isinstance(kind, str) for kind in kinds):
+        raise EngineCorrupt(f"{path}: no .safetensors file, or damaged")
+    if max(ends, default=0) != size:
         raise EngineCorrupt(f"{path}: damaged: it holds {size} bytes of weights, not {max(ends, default=0)}")
     return header

@@ -55,6 +55,7 @@ def load(
     range: tuple[float, float] | None = None,
     network_color: Color | None = None,
     cache_dir: str | None = None,
+    trust: bool = False,
 ) -> Translator:
     """Open an engine file, .onnx or .plan, as a Translator.
 
@@ -71,12 +72,13 @@ def load(
     range      values the network takes and makes, for a file without manifest; None: (-1, 1)
     network_color  order of the planes it takes and makes, likewise; None: "rgb"
     cache_dir  folder for compiled models; None: $GANTRT_CACHE, else the user's cache folder; "": none
+    trust      run a .plan that gantrt did not make: a plan is a program, and its maker can do here what you can
 
     Raises EngineCorrupt, EngineMismatch, DeviceUnavailable, and UsageError for a request that makes no sense.
     """
     begin = time.perf_counter()
     _check(color, streams, threads, warmup)
-    options = Options(device, precision, threads, size, streams, cache_dir)
+    options = Options(device, precision, threads, size, streams, cache_dir, trust)
     engine = open_engine(path, options, runtime, value_range=range, color=network_color)
     try:
         pixel_threads = thread_limit(threads) or 0

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import math
+import operator
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -30,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .family import Family, list_families, load_family
+from .foreign import DAMAGE
 from .nets.norm import NormMode
 from .recipe import config_from
 
@@ -138,10 +140,10 @@ def read_description(path: Path) -> Description:
         raise EngineCorrupt(f"{path}: does not say what it is; if another program trained it, use `gantrt import`")
     try:
         raw = json.loads(text)
-        refuse_newer(path, int(raw["schema"]), SCHEMA)
+        refuse_newer(path, operator.index(raw["schema"]), SCHEMA)
         names = {f.name for f in fields(Description)}
         description = Description(**{k: v for k, v in raw.items() if k in names} | {"networks": tuple(raw["networks"])})
-        sound = isinstance(raw["config"], dict) and raw["norm_mode"] in ("instance", "running")
+        sound = _makes_sense(description)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise EngineCorrupt(f"{path}: what it says of itself cannot be read ({error})") from error
     if not sound:
@@ -149,10 +151,25 @@ def read_description(path: Path) -> Description:
     return description
 
 
+def _makes_sense(description: Description) -> bool:
+    """Whether each field is of its type; what the values of the config are is for its family to say."""
+    texts = (description.family, description.preset, description.dropout, *description.networks)
+    numbers = (description.step, description.epoch, description.averaged)
+    objects = (description.config, description.data, description.made_by)
+    return (
+        bool(description.networks)
+        and all(isinstance(text, str) for text in texts)
+        and all(type(number) in (int, float) and 0 <= number < 1 << 63 for number in numbers)
+        and all(isinstance(each, dict) for each in objects)
+        and all(isinstance(text, str) for text in description.made_by.values())
+        and description.norm_mode in ("instance", "running")
+    )
+
+
 def load_weights(
     path: Path, description: Description, nets: nn.ModuleDict, averages: nn.ModuleDict | None = None
 ) -> nn.ModuleDict:
-    """Those of `nets` that the file holds, with its weights.
+    """Those of `nets` that the file holds, with its weights; nets on device "meta" get memory for them.
 
     averages  gets the moving averages, if the file has them, else the weights they are averages of;
               None: they take the place of the weights, as when pictures are translated
@@ -164,7 +181,8 @@ def load_weights(
     try:
         tensors = load_file(path)
         moving = {key.removeprefix(_AVERAGED): tensors.pop(key) for key in list(tensors) if key.startswith(_AVERAGED)}
-        kept.load_state_dict(tensors | moving if averages is None else tensors)
+        shown = tensors | moving if averages is None else tensors
+        kept.load_state_dict(_owned(shown, kept), assign=next(kept.parameters()).is_meta)
         if averages is not None:
             averages.load_state_dict({key: (moving or tensors)[key] for key in averages.state_dict()})
     except (SafetensorError, OSError) as error:
@@ -173,6 +191,14 @@ def load_weights(
         reason = str(error).splitlines()[-1].strip()
         raise EngineCorrupt(f"{path}: the weights do not fit {description.family} as configured ({reason})") from error
     return kept
+
+
+def _owned(tensors: Mapping[str, torch.Tensor], nets: nn.ModuleDict) -> dict[str, torch.Tensor]:
+    """Copies, of the type `nets` has: what is read from a .safetensors file is the file, as long as it lives."""
+    wanted = nets.state_dict()
+    return {
+        key: tensor.to(wanted[key].dtype, copy=True) if key in wanted else tensor for key, tensor in tensors.items()
+    }
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -188,7 +214,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (*DAMAGE, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EngineCorrupt(
             f"{path}: is damaged, or no state of a training ({reason}); the weights beside it can still be exported"
@@ -279,8 +305,9 @@ def _family_and_config(description: Description, path: Path) -> tuple[Family, An
 
 
 def _build(family: Family, config: Any, path: Path) -> nn.ModuleDict:
+    """The networks without memory: what the config asks for may be more than the file, or this machine, holds."""
     try:
-        with torch.random.fork_rng(devices=[]):  # initialising weights that are then replaced
+        with torch.device("meta"):
             return family.build(config)
     except UsageError as error:
         raise EngineMismatch(f"{path}: was made by another gantrt ({error})") from error

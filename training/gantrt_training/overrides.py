@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from gantrt.errors import UsageError
 
+from .bounds import check_bounds
 from .sizes import HeightWidth, make_size
 
 C = TypeVar("C")
@@ -30,12 +31,14 @@ def apply_overrides(config: C, overrides: Mapping[str, Any], known: Sequence[str
             raise UsageError(unknown_key(key, names))
         try:
             changed[key] = parse(value, types_[key])
-        except ValueError as error:
-            raise UsageError(f"{key}={value}: must be {describe(types_[key])}") from error
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UsageError(f"{key}={str(value)[:80]}: must be {describe(types_[key])}") from error
     try:
-        return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+        replaced = dataclasses.replace(config, **changed)  # type: ignore[type-var]
+        check_bounds(replaced)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    return replaced
 
 
 def parse(value: Any, wanted: Any) -> Any:

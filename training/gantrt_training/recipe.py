@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import io
 import json
+import operator
 import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,11 +127,13 @@ class Recipe:
         """Read what `save` wrote. Raises EngineCorrupt if that is not what it is, EngineMismatch if it is too new."""
         try:
             raw = json.loads(path.read_text())
-            refuse_newer(path, int(raw.pop("schema")), SCHEMA)
+            refuse_newer(path, operator.index(raw.pop("schema")), SCHEMA)
             family, preset = str(raw.pop("family")), str(raw.pop("preset"))
             config, data = dict(raw.pop("config")), str(raw.pop("data"))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise EngineCorrupt(f"{path}: is no recipe of a training ({error})") from error
+        if family not in list_families():
+            raise EngineMismatch(f"{path}: is of a family {family[:80]!r}, which this gantrt does not have")
         base = cls(family, preset, config_from(load_family(family), config, path), data)
         try:
             return apply_overrides(base, raw, known=_settable())
@@ -186,7 +190,7 @@ def show(recipe: Recipe) -> str:
     rows = [(f.name, getattr(recipe, f.name), _meanings(Recipe)) for f in dataclasses.fields(recipe)]
     rows = [row for row in rows if row[0] != "config"]
     config_rows = [
-        (f.name, getattr(recipe.config, f.name), _meanings(type(recipe.config)))
+        (f.name, getattr(recipe.config, f.name), _meanings(recipe.config.__class__))
         for f in dataclasses.fields(recipe.config)
     ]
     return "\n".join([*_table(rows), "", f"# {recipe.family}, preset {recipe.preset}", *_table(config_rows)])
@@ -217,7 +221,8 @@ def _text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else f"{value}"
 
 
-def _meanings(config: type[Any]) -> dict[str, str]:
+@functools.lru_cache
+def _meanings(config: Any) -> dict[str, str]:
     """Field name → the comment behind it in the source: there is one place to say what a key means."""
     try:
         source = inspect.getsource(config)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..atomic import atomic_path
 from ..errors import DeviceUnavailable, GateFailed, UnsupportedInput, UsageError
 from ..gates import Gate, parse_gates
+from .translate import add_trust
 
 if TYPE_CHECKING:
     from ..measure import EngineTimes, FrameTimes, Settings, Source
@@ -26,6 +27,7 @@ _FRAMES_KEPT = 32  # of a source; more would measure the memory
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", required=True, metavar="FILE", help=".onnx or .plan")
+    add_trust(parser)
     parser.add_argument(
         "--against",
         metavar="LIST",
@@ -118,7 +120,9 @@ def _load(args: argparse.Namespace) -> Translator:
     """Without warm-up: what the first frame costs is one of the results."""
     from ..translator import load
 
-    options: dict[str, Any] = {name: getattr(args, name) for name in ("device", "runtime", "precision", "threads")}
+    options: dict[str, Any] = {
+        name: getattr(args, name) for name in ("device", "runtime", "precision", "threads", "trust")
+    }
     return load(args.engine, size=args.size, fit=args.fit, streams=args.streams, warmup=0, **options)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceUnavailable, GateFailed, UsageError
+from .translate import add_trust
 
 if TYPE_CHECKING:
     from gantrt_training.metrics.kid import KidProtocol
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fail-if", action="append", default=[], metavar="GATE", help="exit with 6 if so: 'fid>60'")
     parser.add_argument("--no-progress", action="store_true", help="no progress on stderr")
     engine = parser.add_argument_group("engine")
+    add_trust(engine)
     engine.add_argument("--device", default="auto", help="auto, cpu or cuda[:N], of engine and metrics (default: auto)")
     engine.add_argument("--runtime", help="openvino, onnxruntime, … (default: the best for file and device)")
     engine.add_argument("--precision", help="fp32, fp16, bf16, … (default: the engine's choice)")
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     protocol = parse_protocol(args.kid, args.seed)
     begin = time.perf_counter()
-    options = {name: getattr(args, name) for name in ("device", "runtime", "precision", "size")}
+    options = {name: getattr(args, name) for name in ("device", "runtime", "precision", "size", "trust")}
     with load(args.engine, **options) as translator:
         report, values = _evaluate(args, translator, protocol, gates)
     report["seconds"] = round(time.perf_counter() - begin, 2)

@@ -102,7 +102,7 @@ def _where_it_is_from(manifest: dict[str, Any]) -> Iterator[Line]:
         parity = manifest["parity"]
         yield (
             "parity",
-            f"off torch by at most {parity['max_abs']:.1e}, {parity['psnr_db']:.1f} dB, {parity['samples']:g} pictures",
+            ", ".join(_PARITY[key].format(parity[key]) for key in _PARITY if key in parity),
         )
     yield "made by", _made_by(manifest["made_by"])
     yield "made from", f"sha256 {manifest['source_sha256']}" if manifest["source_sha256"] else "unknown"
@@ -116,7 +116,8 @@ def _checkpoint(found: dict[str, Any]) -> Iterator[Line]:
     else:
         yield "family", f"{description.get('family')}, preset {description.get('preset')}"
         yield "trained", f"{description.get('step')} steps, {description.get('epoch')} epochs"
-        yield "norms", _NORM_MODES.get(description.get("norm_mode"), str(description.get("norm_mode")))
+        norms = str(description.get("norm_mode"))
+        yield "norms", _NORM_MODES.get(norms, norms)
         yield "made by", _made_by(description.get("made_by", {}))
     for name, network in found["networks"].items():
         yield name, f"{network['values'] / 1e6:.2f} M values in {network['tensors']} tensors"
@@ -137,6 +138,7 @@ def _run(found: dict[str, Any]) -> Iterator[Line]:
 
 
 _SHOWN = {"engine": _engine, "plan": _plan, "checkpoint": _checkpoint, "run": _run}
+_PARITY = {"max_abs": "off torch by at most {:.1e}", "psnr_db": "{:.1f} dB", "samples": "{:g} pictures"}
 _NORM_MODES = {"instance": "each picture's own statistics", "running": "statistics of the training", "none": "none"}
 
 

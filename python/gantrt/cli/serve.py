@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from ..errors import DeviceUnavailable, UsageError
-from .translate import _positive, _size
+from .translate import _positive, _size, add_trust
 
 HELP = "a web page, and an HTTP and WebSocket API, for pictures, clips and the camera"
 
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit, e.g. clip_seconds=20"
     )
     engine = parser.add_argument_group("engine")
+    add_trust(engine)
     engine.add_argument("--device", default="auto", help="auto, cpu or cuda[:N] (default: auto)")
     engine.add_argument("--runtime", help="openvino, onnxruntime, ... (default: the best for file and device)")
     engine.add_argument("--precision", help="fp32, fp16, bf16, ... (default: the engine's choice)")
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
                     streams=args.streams,
                     precision=args.precision,
                     runtime=args.runtime,
+                    trust=args.trust,
                 )
             )
             for name, file in files.items()

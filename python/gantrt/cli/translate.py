@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
     engine = parser.add_argument_group("engine")
+    add_trust(engine)
     engine.add_argument("--device", default="auto", help="auto, cpu or cuda[:N] (default: auto)")
     engine.add_argument("--runtime", help="openvino, onnxruntime, ... (default: the best for file and device)")
     engine.add_argument("--precision", help="fp32, fp16, bf16, ... (default: the engine's choice)")
@@ -90,6 +91,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(group: Any) -> None:
+    """The option of every command that takes --engine."""
+    group.add_argument(
+        "--trust", action="store_true", help="run a .plan that gantrt did not make: it can do here what you can"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     import gantrt
 
@@ -108,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
         streams=args.streams,
         precision=args.precision,
         runtime=args.runtime,
+        trust=args.trust,
     ) as translator:
         work = _Work(args, translator, several=len(jobs) > 1)
         begin = time.perf_counter()

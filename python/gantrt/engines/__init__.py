@@ -16,7 +16,7 @@ import importlib
 import logging
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,8 +24,11 @@ from typing import Any, Literal, Protocol
 from ..engine_file import guess_manifest, read_manifest
 from ..errors import DeviceUnavailable, EngineCorrupt, EngineMismatch, UsageError
 from ..manifest import Manifest
+from ..plan_file import PLAN_SUFFIX
 
 log = logging.getLogger("gantrt")
+
+Shape = Sequence[int | None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Options:
     size: tuple[int, int] | None = None  # (height, width) for a dynamic engine
     streams: int = 1  # how many frames `run` is to work on at once
     cache_dir: str | None = None  # of compiled models; None: $GANTRT_CACHE or the user's cache folder; "": none
+    trust: bool = False  # run a plan that gantrt did not make, see docs/tensorrt.md
 
 
 class Engine(Protocol):
@@ -81,6 +85,24 @@ def output_like(manifest: Manifest, x: Any) -> Any:
     return np.empty((x.shape[0], manifest.made_channels, *x.shape[2:]), x.dtype)
 
 
+def check_shapes(path: Path, manifest: Manifest, size: tuple[int, int], given: Shape, made: Shape) -> None:
+    """Raises EngineMismatch unless the network takes and makes what the manifest says, at (height, width) `size`.
+
+    given, made  as the runtime has them; None for a side that is open
+    """
+    for what, shape, channels in (
+        ("takes", given, manifest.input.channels),
+        ("makes", made, manifest.made_channels),
+    ):
+        expected = (manifest.batch, channels, *size)
+        if len(shape) != len(expected) or any(a is not None and a != b for a, b in zip(shape, expected, strict=True)):
+            shown = "x".join("?" if side is None else str(side) for side in shape)
+            raise EngineMismatch(
+                f"{path}: {what} {shown}, not {'x'.join(map(str, expected))} as its manifest or its input says; "
+                "export it again"
+            )
+
+
 def fit_size(manifest: Manifest, size: tuple[int, int] | None, height: int, width: int) -> tuple[int, int]:
     """What `Engine.fit` returns: the static size, the size asked for, or the frame's, rounded up to the multiple."""
     spec = manifest.input
@@ -122,7 +144,7 @@ def open_engine(
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
         raise UsageError(f"device {options.device!r}: there are auto, cpu, cuda and cuda:N")
     modules = _that_open(path, runtime)
-    manifest = _manifest(path, value_range, color)
+    manifest = _manifest(path, value_range, color, options.trust)
     modules = _that_built(path, manifest, modules, runtime)
     _check_size(path, manifest, options.size)
 
@@ -189,15 +211,30 @@ def _no_engine(path: Path, device: str, runtime: str | None) -> str:
     return f"{path}: {who} does not run it on {device}; use --device auto"
 
 
-def _manifest(path: Path, value_range: tuple[float, float] | None, color: Literal["rgb", "bgr"] | None) -> Manifest:
+def _manifest(
+    path: Path, value_range: tuple[float, float] | None, color: Literal["rgb", "bgr"] | None, trust: bool
+) -> Manifest:
     """The file's own manifest, or what can be told from its input and from the caller."""
     manifest = read_manifest(path)
+    if path.suffix.lower() == PLAN_SUFFIX and not trust:
+        _refuse_foreign(path, manifest)
     if manifest is None:
         return guess_manifest(path, range=value_range or (-1.0, 1.0), color=color or "rgb")
     for what, asked, says in (("range", value_range, manifest.range), ("color", color, manifest.color)):
         if asked not in (None, says):
             raise EngineMismatch(f"{path}: its manifest says {what} {says}, not {asked}; leave the {what} out")
     return manifest
+
+
+def _refuse_foreign(path: Path, manifest: Manifest | None) -> None:
+    """Raises EngineMismatch for a plan that gantrt did not make."""
+    if manifest is not None and "gantrt" in manifest.made_by:
+        return
+    maker = "has no manifest" if manifest is None else f"names {', '.join(manifest.made_by) or 'nobody'} as its maker"
+    raise EngineMismatch(
+        f"{path}: {maker}, so gantrt did not make it, and a plan is a program: its maker can do here what you can; "
+        "if you trust them, say --trust (in Python trust=True), or build your own: gantrt export MODEL.onnx -o OUT.plan"
+    )
 
 
 def _check_size(path: Path, manifest: Manifest, size: tuple[int, int] | None) -> None:

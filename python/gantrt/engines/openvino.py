@@ -14,6 +14,7 @@ import os
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from ..manifest import Manifest
 from ..model_cache import Kept, ModelCache, key_of
 from ..telemetry import import_silent
 from ..threads import numa_nodes, thread_limit
-from . import Options, fit_size
+from . import Options, check_shapes, fit_size
 
 SUFFIXES = (".onnx",)
 DEVICES = ("cpu",)
@@ -63,6 +64,7 @@ class OpenVINOEngine:
         # The size most frames will have is kept on disk; the others of a dynamic engine would only fill it.
         size = options.size or (manifest.input.height, manifest.input.width)
         self.from_cache, first = self._kept(ModelCache.open(options.cache_dir), size)
+        self._check(first, size, manifest.batch)
         self._compiled[(manifest.batch, *size)] = first
         self.precision = "int8" if manifest.precision == "int8" else first.precision()
 
@@ -94,11 +96,16 @@ class OpenVINOEngine:
         """The network compiled for this size; a dynamic engine forgets the size it has not used for longest."""
         with self._lock:
             if size not in self._compiled:
-                self._compiled[size] = self._compile(size[1:], size[0])
+                compiled = self._compile(size[1:], size[0])
+                self._check(compiled, size[1:], size[0])
+                self._compiled[size] = compiled
             self._compiled.move_to_end(size)
             if len(self._compiled) > _SIZES_KEPT:
                 self._compiled.popitem(last=False)
             return self._compiled[size]
+
+    def _check(self, compiled: _Compiled, size: tuple[int, int], batch: int) -> None:
+        check_shapes(self._path, replace(self.manifest, batch=batch), size, *compiled.shapes())
 
     def _kept(self, cache: ModelCache | None, size: tuple[int, int]) -> tuple[bool, _Compiled]:
         """Whether it came from the cache, and the network compiled for this size: from there, or for the next start."""
@@ -124,7 +131,7 @@ class OpenVINOEngine:
             if model.inputs[0].partial_shape.is_dynamic or batch != self.manifest.batch:
                 model.reshape([batch, self.manifest.input.channels, *size])
             return _Compiled(core().compile_model(model, "CPU", self._properties))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise EngineMismatch(
                 f"{self._path}: OpenVINO cannot compile it for {size[0]}x{size[1]} ({_gist(error)}); "
                 "try --runtime onnxruntime, or export it again"
@@ -157,6 +164,16 @@ class _Compiled:
         """What it computes in, by our name: the hint as the plugin took it."""
         return _our_name(self.model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
+    def shapes(self) -> tuple[list[int | None], list[int | None]]:
+        """Of what it takes and of what it makes; None for a side that is open."""
+        taken, made = (
+            [side.get_length() if side.is_static else None for side in port.partial_shape]
+            if port.partial_shape.rank.is_static
+            else []
+            for port in (self.model.inputs[0], self.model.outputs[0])
+        )
+        return taken, made
+
     def arithmetic(self) -> dict[str, int]:
         layers = [node.get_rt_info() for node in self.model.get_runtime_model().get_ops()]
         counted = Counter(
@@ -184,7 +201,12 @@ class _Request:
         if y is not self._y:
             self._request.set_output_tensor(Tensor(y, shared_memory=True))
             self._y = y
-        self._request.infer(share_outputs=True)  # otherwise its return value is a copy of y
+        try:
+            self._request.infer(share_outputs=True)  # otherwise its return value is a copy of y
+        except RuntimeError as error:
+            raise EngineMismatch(
+                f"openvino: this network cannot be run ({_gist(error)}); export it again, or try --runtime onnxruntime"
+            ) from error
 
 
 def _imported(kept: Kept, properties: dict[str, Any]) -> _Compiled:
@@ -241,9 +263,10 @@ def _read(path: Path) -> Any:
     from openvino import Type
     from openvino.preprocess import PrePostProcessor
 
+    content = inlined(path)
     try:
-        model = core().read_model(inlined(path))
-    except RuntimeError as error:
+        model = core().read_model(content)
+    except (RuntimeError, ValueError) as error:
         raise EngineCorrupt(f"{path}: OpenVINO cannot read it ({_gist(error)}); export it again") from error
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise EngineMismatch(

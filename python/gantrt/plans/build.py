@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..atomic import atomic_path
 from ..engine_file import guess_manifest, load_model, norm_act_nodes, read_manifest
 from ..errors import BuildFailed, DeviceUnavailable, GantrtError, UsageError
@@ -65,6 +66,7 @@ def build_plan(engine: str | Path, out: str | Path, request: Request, *, overwri
     plugins = request.plugins and bool(norm_act_nodes(model))
     manifest = replace(
         manifest,
+        made_by={"gantrt": __version__} | manifest.made_by,
         plugins=manifest.plugins if plugins else (),
         target={
             "runtime": target.name,

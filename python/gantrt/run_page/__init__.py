@@ -41,7 +41,7 @@ def write_page(run: Path, path: Path | None = None) -> Path:
 def make_page(run: Path) -> str:
     """The page of the training in the folder `run`. Raises EngineCorrupt if there is none."""
     recipe, rows = _recipe(run), _log(run / "log.jsonl")
-    best = _read_json(run / "checkpoints" / "best.json") or {}
+    best = _best(run)
     title = f"{run.resolve().name}: {recipe.get('family', '?')}, preset {recipe.get('preset', '?')}"
     data = {
         "charts": charts(rows),
@@ -135,7 +135,7 @@ def _metrics_table(rows: Sequence[Row], best: Mapping[str, Any]) -> str:
         columns[f"last, step {last['step']:,.0f}"] = last
     body = ""
     for name in names:
-        _, direction, metric = name.split("_", 2)
+        _, direction, metric = [*name.split("_", 2), ""][:3]
         arrow = _ARROWS[_BETTER.get(metric, "")]
         cells = "".join(
             f"<td>{column[name]:.4g}</td>" if name in column else "<td>–</td>" for column in columns.values()
@@ -180,11 +180,18 @@ def _log(path: Path) -> list[Row]:
         try:
             raw = json.loads(line)
             row = {name: float(value) for name, value in raw.items() if isinstance(value, (int, float))}
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, OverflowError, RecursionError):
             continue
-        if "step" in row:
+        if math.isfinite(row.get("step", math.nan)):
             rows.append(row)
     return sorted(rows, key=lambda row: row["step"])
+
+
+def _best(run: Path) -> dict[str, Any]:
+    """What best.json says; nothing if it is not there, or says what cannot be."""
+    best = _read_json(run / "checkpoints" / "best.json") or {}
+    sound = all(type(best.get(key)) in (int, float) and abs(best[key]) < 1 << 63 for key in ("step", "value"))
+    return best if sound and isinstance(best.get("metric"), str) else {}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import TruncatedInput, UnsupportedInput
 from . import Frame
 from .color import Colors, Converter
+from .complete import is_cut
 from .images import MAX_PIXELS
 from .orientation import UPRIGHT, from_display_matrix
 
@@ -222,4 +223,8 @@ class VideoFile:
             raise TruncatedInput(
                 f"{self.path}: is cut off, it ends at {float(self._end):.1f} s of {float(declared):.1f} s; "
                 f"{read} frames could be read"
+            )
+        if is_cut(self.path):
+            raise TruncatedInput(
+                f"{self.path}: is cut off, it ends before its header says; {read} frames could be read"
             )

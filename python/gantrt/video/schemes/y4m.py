@@ -25,12 +25,14 @@ import numpy as np
 from ...errors import TruncatedInput, UnsupportedInput, UsageError
 from .. import Frame, FrameSource, SinkOptions
 from ..color import FULL, LIMITED, Colors, Converter
+from ..images import MAX_PIXELS
 
 SCHEMES = ("-",)
 USAGE = "- (y4m)"
 STREAMS = True
 
 _MAGIC = b"YUV4MPEG2"
+_SLOWEST, _FASTEST = 1000, 100_000  # seconds a frame, frames a second: beyond them no container counts
 _LONGEST_HEADER = 4096
 _POLL = 0.2  # seconds between looks at whether the reader is still wanted
 _PIPE_BYTES = 1 << 20
@@ -85,8 +87,12 @@ def parse_header(line: bytes) -> Header:
     chroma = tags.get("C", "420jpeg")
     if chroma not in FORMATS:
         raise UnsupportedInput(f"-: y4m with C{chroma} is not read; there are {', '.join(FORMATS)}")
-    if min(width, height) < 1:
-        raise UnsupportedInput(f"-: this y4m header says {width}x{height}")
+    if min(width, height) < 1 or width * height > MAX_PIXELS:
+        raise UnsupportedInput(
+            f"-: this y4m header says {width}x{height}; frames have 1 to {MAX_PIXELS >> 20} megapixels"
+        )
+    if rate and not 1 / _SLOWEST <= rate <= _FASTEST:
+        raise UnsupportedInput(f"-: this y4m header says {tags['F'][:40]} frames a second")
     color_range = next((ranges[field] for field in fields if field in ranges), None)
     return Header(width, height, rate or Fraction(25), chroma, aspect if aspect and aspect != 1 else None, color_range)
 
