@@ -81,7 +81,7 @@ class OnnxRuntimeEngine:
 
 
 def _checked_ports(session: Any, path: Path, manifest: Manifest, size: tuple[int, int]) -> tuple[str, Any]:
-    """Name and dtype of the input. Raises EngineMismatch unless there is one of each port, and they fit the manifest."""
+    """Name and dtype of the input. Raises EngineMismatch unless the ports are one of each, as the manifest says."""
     ports = (*session.get_inputs(), *session.get_outputs())
     if len(ports) != 2 or ports[0].type not in _FLOATS:
         raise EngineMismatch(f"{path}: an engine has one float input and one output, not {_describe(ports)}")

@@ -91,7 +91,8 @@ class Tracks:
             elif codec in _TEXT_CODECS and (encoder := _TEXT.get(container)):
                 added = self._subtitles[stream.index] = self._out.add_stream(encoder)
                 stream.codec_context.open(strict=False)  # the decoder makes the header of styles the encoder needs
-                added.codec_context.subtitle_header = stream.codec_context.subtitle_header
+                # FFmpeg reads it as text, up to a zero that PyAV (18.1) does not put behind it.
+                added.codec_context.subtitle_header = (stream.codec_context.subtitle_header or b"") + b"\0"
             else:
                 log.warning("%s: %s cannot hold its %s (%s); left out", self._path, container, stream.type, codec)
                 return
