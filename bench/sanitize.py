@@ -25,8 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "sanitize"
 _LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so")
-# Those that build the core themselves, and one in which ONNX Runtime asks for a petabyte: an exception tells it no, and the
-# sanitiser ends the process instead.
+# Those that build the core themselves, and one in which ONNX Runtime asks for a petabyte: an exception tells it no,
+# and the sanitiser ends the process instead.
 _NOT_THOSE = ("--ignore=tests/test_core_build.py", "--ignore=tests/test_sanitized.py")
 _PETABYTE = (
     "--deselect=tests/test_hostile_engines.py::test_a_graph_that_cannot_be_is_refused_in_a_line_and_soon"
