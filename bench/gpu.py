@@ -33,11 +33,13 @@ def steps(quick: bool) -> dict[str, tuple[list[str], int]]:
     all_steps = {
         "configure": ([*configure, f"-DPython_EXECUTABLE={python}", "-DCMAKE_CUDA_FLAGS=-Xptxas=-v"], 60),
         "build": (["cmake", "--build", str(build), "-j", str(os.cpu_count() or 2)], 180),
-        "tests": ([*pytest, *map(str, gpu_tests())], 240),
+        "tests": ([*pytest, "-k", "not compiled_networks", *map(str, gpu_tests())], 240),
         "kernels": ([python, str(ROOT / "bench" / "kernels.py"), *(["--quick"] if quick else [])], 300),
         "pixels": ([python, str(ROOT / "bench" / "pixels_cuda.py")], 60),
         "pipeline": ([python, str(ROOT / "bench" / "pipeline.py"), "--frames", "100" if quick else "500"], 180),
     }
+    training = [python, str(ROOT / "bench" / "training.py"), "--full", "--device", "cuda", "--no-compile"]
+    all_steps["training"] = ([*training, "--family", "cyclegan", "ugatit", "--seconds", "5"], 150)
     all_steps["engines"] = ([python, str(ROOT / "bench" / "engines.py"), "--device", "cuda", "--duration", "2"], 240)
     sanitizer = shutil.which("compute-sanitizer")
     for tool in ("memcheck", "racecheck", "initcheck") if sanitizer else ():
@@ -86,7 +88,7 @@ def main() -> int:
         if code != 0:
             failed.append(name)
     results = ROOT / "bench" / "results"
-    for result in [*results.glob("*_nvidia_*.json"), *results.glob("engines_cuda.json")]:
+    for result in [*results.glob("*_nvidia_*.json"), *results.glob("*_cuda*.json")]:
         shutil.copy(result, args.out)
     return 1 if failed else 0
 
