@@ -133,7 +133,7 @@ def test_what_nobody_expected_is_a_line_too(monkeypatch, capsys: pytest.CaptureF
     monkeypatch.setattr("gantrt.summary.summary", broken)
     assert main(["inspect", "x"]) == 1
     said = capsys.readouterr().err
-    assert said == "gantrt: unforeseen ZeroDivisionError (by\\nnothing); -v shows where, please report it\n"
+    assert said == "gantrt: unforeseen ZeroDivisionError (by); -v shows where, please report it\n"
     assert main(["inspect", "x", "-v"]) == 1
     assert "Traceback" in capsys.readouterr().err
 

@@ -153,7 +153,7 @@ def test_all_pictures_of_the_collection_end_well(
         said = capsys.readouterr().err
         assert code in (0, 5), (path, said)
         assert "Traceback" not in said
-        assert "unexpected" not in said
+        assert "unforeseen" not in said
 
 
 # Clips
@@ -191,7 +191,7 @@ def test_a_clip_cut_anywhere_is_kept_as_far_as_it_goes(
         check_cut(data[:end], tmp_path, kind, engine)
         said = capsys.readouterr().err
         assert "Traceback" not in said
-        assert "unexpected" not in said
+        assert "unforeseen" not in said
 
 
 def check_cut(data: bytes, folder: Path, kind: str, engine: Path) -> tuple[int, int]:

@@ -77,7 +77,7 @@ def _tell(error: Exception) -> int:
     if isinstance(error, GantrtError):
         log.error("%s", error)
         return error.exit_code
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's is a RuntimeError
         log.error("out of memory%s; close other programs, or work on less at once", _in_brackets(error))
     elif isinstance(error, OSError):
         log.error("%s", f"{error.filename or 'the system'}: {(error.strerror or str(error) or 'an error').lower()}")
@@ -88,7 +88,8 @@ def _tell(error: Exception) -> int:
 
 
 def _in_brackets(error: BaseException) -> str:
-    return f" ({error})" if str(error) else ""
+    gist = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f" ({gist[:300]})" if gist else ""
 
 
 def _open_standard_streams() -> None:
