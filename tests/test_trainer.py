@@ -360,9 +360,12 @@ def test_a_device_that_is_not_here_is_no_silent_fallback(monkeypatch: pytest.Mon
     [({"size": 10}, "multiple of 4"), ({"batch": 0}, "batch must be 1"), ({"channels_a": 0}, "channels_a must be 1")],
 )
 def test_sizes_and_channels_a_family_cannot_take_are_refused(overrides: dict[str, int], match: str) -> None:
-    with pytest.raises(UsageError, match=match):
+    def check() -> None:
         recipe = make_recipe("tiny_paired", "x", overrides=overrides)
         check_size(recipe.load_family(), recipe.config)
+
+    with pytest.raises(UsageError, match=match):
+        check()
 
 
 class Idle(Family):
