@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import statistics
 import sys
@@ -42,23 +43,28 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--full-ugatit", action="store_true")
     args = parser.parse_args()
-    rows = [row for family in args.family for row in measure(family, args)]
-    report = {
+    device = open_fabric(args.device, "fp32").device
+    report: dict[str, Any] = {
         "what": "images/s of one side while training at the presets' own sizes, and hours for all of their steps",
         "command": " ".join(["python", *sys.argv]),
         "date": date.today().isoformat(),
-        "machine": machine(rows[0]["device"]),
+        "machine": machine(str(device)),
         "pictures": args.pictures,
-        "rows": rows,
+        "rows": [],
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"presets_{rows[0]['device'].partition(':')[0]}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    for row in rows:
-        print(
-            f"{row['family']:<9} {row['preset']:<6} batch {row['batch']:<3} {row['precision']}  "
-            f"{row['images_per_s']:8.2f} images/s  {row['steps']:>8} steps  {row['hours']:10.1f} h"
-        )
+    path = RESULTS / f"presets_{device.type}.json"
+    for family in args.family:  # written as it goes: large ones may want more memory than there is
+        rows = measure(family, args)
+        report["rows"] += rows
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        for row in rows:
+            print(
+                f"{row['family']:<9} {row['preset']:<6} batch {row['batch']:<3} {row['precision']}  "
+                f"{row['images_per_s']:8.2f} images/s  {row['steps']:>8} steps  {row['hours']:10.1f} h",
+                flush=True,
+            )
+        gc.collect()
     print(path)
 
 
