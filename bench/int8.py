@@ -32,8 +32,9 @@ from gantrt.measure import Settings, compare
 from gantrt.timing import Summary
 from gantrt_training import fidelity
 from gantrt_training.checkpoint import load_run
-from gantrt_training.export import Request, Source, export, export_generator
+from gantrt_training.export import Request, export, export_generator
 from gantrt_training.family import load_family
+from gantrt_training.tracing import Source
 
 RESULTS = Path(__file__).parent / "results" / "int8_cpu.json"
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {

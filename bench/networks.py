@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 import torch
 from gantrt_training import parity
-from gantrt_training.export import Request, Source, export_generator
+from gantrt_training.export import Request, export_generator
 from gantrt_training.family import load_family
 from gantrt_training.nets.norm import batch_norm_as
 from gantrt_training.peers import Network
+from gantrt_training.tracing import Source
 from torch.utils.flop_counter import FlopCounterMode
 
 FAMILIES: dict[str, dict[str, Any]] = {  # family -> what its configuration overrides

@@ -32,11 +32,11 @@ import numpy as np
 import torch
 from gantrt.engines import Engine, Options, open_engine
 from gantrt.errors import DeviceUnavailable, GantrtError
-from gantrt_training import export as exporting
-from gantrt_training.export import Request, Source, export_generator
+from gantrt_training.export import Request, export_generator
 from gantrt_training.family import load_family
 from gantrt_training.nets import norm
 from gantrt_training.parity import openvino_has_bf16
+from gantrt_training.tracing import Source, as_tested
 from machine import machine
 from networks import _drawn
 from torch import Tensor, nn
@@ -131,7 +131,7 @@ def judge(source: Source, norm_mode: str, dtype: torch.dtype) -> Callable[[Array
     norms = _exact_norms if dtype == torch.float64 else contextlib.nullcontext
 
     def run(x: Array) -> Array:
-        with norms(), exporting._as_tested(network, norm_mode), torch.no_grad():
+        with norms(), as_tested(network, norm_mode), torch.no_grad():
             return source.family.image(network, torch.from_numpy(x).to(dtype)).double().numpy()
 
     return run

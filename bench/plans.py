@@ -27,9 +27,9 @@ from gantrt.manifest import InputSpec, Manifest
 from gantrt.plans.build import Request, build_plan
 from gantrt.plans.census import census
 from gantrt.plans.targets import TENSORRT_RTX
-from gantrt_training import export as exporting
 from gantrt_training.family import load_family
 from gantrt_training.half import retype
+from gantrt_training.tracing import Source, graph_of
 from onnx import ModelProto
 
 RESULTS = Path(__file__).parent / "results"
@@ -107,13 +107,10 @@ def engines(name: str, folder: Path) -> dict[str, Path]:
     family = load_family(family_name)
     settings = family.Config(**config)
     nets = family.build(settings)
-    source = exporting.Source(family, settings, nets[family.generators["a2b"]])
+    source = Source(family, settings, nets[family.generators["a2b"]])
     spec = InputSpec(3, settings.size, settings.size)
     manifest = Manifest(family=family_name, network=source.network, input=spec, norm_mode=norm_mode, plugins=PLUGIN)
-    with exporting._as_tested(source.generator, norm_mode):
-        model = exporting._traced(source, manifest)
-        for transform in exporting._transforms(manifest):
-            transform(model)
+    model = graph_of(source, manifest)
     half = ModelProto()
     half.CopyFrom(model)
     retype(half, "fp16")

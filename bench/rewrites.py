@@ -28,9 +28,10 @@ import openvino
 import torch
 from gantrt.engine_file import attach_bodies, inlined
 from gantrt.engines.openvino import core
-from gantrt_training import export as exporting
+from gantrt_training.export import Request, manifest_of
 from gantrt_training.family import load_family
 from gantrt_training.rewrites import list_rewrites, rewrite
+from gantrt_training.tracing import Source, graph_of
 from onnx import ModelProto
 
 RESULTS = Path(__file__).parent / "results"
@@ -80,17 +81,9 @@ def variants_of(family_name: str, overrides: dict[str, Any]) -> tuple[dict[str, 
     config = family.Config(**overrides)
     generator = family.build(config)[family.generators["a2b"]].eval()
     lively(generator)
-    source = exporting.Source(family, config, generator, norm_mode=family.norm_mode(config))
-    request = exporting.Request()
-    manifest = exporting.Manifest(
-        network=source.network,
-        input=exporting._input_spec(source, request),
-        norm_mode=exporting._norm_mode(source, request),
-    )
-    with exporting._as_tested(generator, manifest.norm_mode):
-        written = exporting._traced(source, manifest)
-    for transform in exporting._transforms(manifest, False):
-        transform(written)
+    source = Source(family, config, generator, norm_mode=family.norm_mode(config))
+    manifest = manifest_of(source, Request())
+    written = graph_of(source, manifest, rewrites=False)
     probe = ModelProto.FromString(written.SerializeToString())
     fired = rewrite(probe)
     chosen = {"as written": [], "all": list(fired)}

@@ -34,8 +34,9 @@ import torch
 from gantrt import _core
 from gantrt.translator import Translator
 from gantrt.video import First, Frame, SinkOptions, open_sink, open_source
-from gantrt_training.export import Source, export_generator
+from gantrt_training.export import export_generator
 from gantrt_training.family import load_family
+from gantrt_training.tracing import Source
 
 RESULTS = Path(__file__).resolve().parent / "results" / "video_cpu.json"
 SIZE, RATE, SECONDS = (720, 1280), 30, 10

@@ -17,12 +17,13 @@ from conftest import ROOT
 from gantrt.engine_file import inlined, load_model, norm_act_nodes, read_manifest
 from gantrt.errors import BuildFailed, GantrtError, UsageError
 from gantrt.manifest import Direction, InputSpec
-from gantrt_training import checkpoint
-from gantrt_training import export as exporting
-from gantrt_training.export import Request, Source, export, export_generator, synthetic
+from gantrt_training import checkpoint, comparison, tracing
+from gantrt_training.comparison import synthetic
+from gantrt_training.export import Request, export, export_generator, manifest_of
 from gantrt_training.family import list_families, load_family
 from gantrt_training.parity import Parity
 from gantrt_training.recipe import Recipe
+from gantrt_training.tracing import Source, as_tested
 from onnx import ModelProto, TensorProto
 from tiny_pictures import make_pairs, make_sides
 from torch import nn
@@ -64,7 +65,7 @@ def in_onnxruntime(path: Path, x: torch.Tensor) -> np.ndarray:
 
 
 def in_torch(source: Source, x: torch.Tensor, norm_mode: str = "running") -> np.ndarray:
-    with exporting._as_tested(source.generator, norm_mode):
+    with as_tested(source.generator, norm_mode):
         return source.family.image(source.generator, x).numpy()
 
 
@@ -158,17 +159,9 @@ def test_graph_holds_these_operations_and_no_others(case) -> None:
 
 
 def graph_of(source: Source, request: Request | None = None) -> ModelProto:
-    """The graph after all transforms, without the rest of an export."""
+    """The graph alone, without the rest of an export."""
     request = request or Request()
-    spec, mode = exporting._input_spec(source, request), exporting._norm_mode(source, request)
-    manifest = exporting.Manifest(
-        network=source.network, input=spec, norm_mode=mode, precision=request.precision, batch=request.batch
-    )
-    with exporting._as_tested(source.generator, mode):
-        model = exporting._traced(source, manifest)
-    for transform in exporting._transforms(manifest, request.rewrites):
-        transform(model)
-    return model
+    return tracing.graph_of(source, manifest_of(source, request), rewrites=request.rewrites)
 
 
 def test_batch_norm_goes_by_the_mode_asked_for(out) -> None:
@@ -182,8 +175,8 @@ def test_batch_norm_goes_by_the_mode_asked_for(out) -> None:
         assert manifest.norm_mode == mode
         assert len(norm_act_nodes(load_model(out))) == norms
     assert np.abs(made["running"] - made["instance"]).max() > 0.1
-    assert exporting._norm_mode(a_source("pix2pix", batch=1), Request()) == "instance"
-    assert exporting._norm_mode(a_source("cyclegan"), Request()) == "instance"
+    assert manifest_of(a_source("pix2pix", batch=1), Request()).norm_mode == "instance"
+    assert manifest_of(a_source("cyclegan"), Request()).norm_mode == "instance"
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -254,8 +247,8 @@ def test_an_engine_of_other_pictures_is_not_released(out, monkeypatch) -> None:
         values = onnx.numpy_helper.to_array(weight) * 1.01
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
 
-    transforms = exporting._transforms
-    monkeypatch.setattr(exporting, "_transforms", lambda *asked: [*transforms(*asked), spoil])
+    transforms = tracing._transforms
+    monkeypatch.setattr(tracing, "_transforms", lambda *asked: [*transforms(*asked), spoil])
     with pytest.raises(BuildFailed, match="not torch's: off by"):
         export_generator(a_source("discogan"), out)
     assert not list(out.parent.iterdir())
@@ -306,9 +299,9 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 def test_a_run_is_compared_on_its_own_test_pictures(make_run, out, monkeypatch) -> None:
     run = make_run("pix2pix")
     seen = []
-    measure = exporting.measure
+    measure = comparison.measure
     monkeypatch.setattr(
-        exporting, "measure", lambda path, precision, pairs: (seen.extend(pairs), measure(path, precision, pairs))[1]
+        comparison, "measure", lambda path, precision, pairs: (seen.extend(pairs), measure(path, precision, pairs))[1]
     )
     manifest = export(run, out, Request(size=(64, 96), samples=2))
     loaded = checkpoint.load_run(run)

@@ -17,8 +17,9 @@ import pytest
 import torch
 from gantrt.errors import EngineCorrupt, EngineMismatch, GantrtError, UnsupportedInput, UsageError
 from gantrt_training.checkpoint import load_run
+from gantrt_training.comparison import synthetic
 from gantrt_training.export import Request as ExportRequest
-from gantrt_training.export import export, synthetic
+from gantrt_training.export import export
 from gantrt_training.foreign import read_networks
 from gantrt_training.importing import Request, import_checkpoint
 from gantrt_training.layout import list_layouts

@@ -18,12 +18,12 @@ from gantrt.engines.openvino import core
 from gantrt.errors import GateFailed, UnsupportedInput, UsageError
 from gantrt.int8_forms import quantise_before_pads, signed_symmetric
 from gantrt.norm_act_bodies import DOMAIN
-from gantrt_training import export as exporting
 from gantrt_training import fidelity, quantise
 from gantrt_training.calibration import Calibration
-from gantrt_training.export import Request, Source, export_generator
+from gantrt_training.export import Request, export_generator, manifest_of
 from gantrt_training.family import list_families, load_family
 from gantrt_training.parity import psnr, run_in_openvino
+from gantrt_training.tracing import Source, graph_of
 from onnx import ModelProto, helper, numpy_helper
 from tiny_pictures import make_pairs, make_sides, picture, write
 
@@ -69,14 +69,9 @@ def kernels(data: bytes) -> Counter[tuple[str, str]]:
     return Counter((layer, kind.rpartition("_")[2].lower()) for layer, kind in words)
 
 
-def graph_of(source: Source) -> ModelProto:
+def float_graph(source: Source) -> ModelProto:
     """The fp32 graph, as quantisation gets it."""
-    spec, mode = exporting._input_spec(source, Request()), exporting._norm_mode(source, Request())
-    manifest = exporting.Manifest(network=source.network, input=spec, norm_mode=mode)
-    with exporting._as_tested(source.generator, mode):
-        model = exporting._traced(source, manifest)
-    for transform in exporting._transforms(manifest):
-        transform(model)
+    model = graph_of(source, manifest_of(source, Request()))
     attach_bodies(model)
     return model
 
@@ -96,7 +91,7 @@ def test_convolutions_of_every_family_run_in_eight_bits(name, pictures, out) -> 
 
     model = load_model(out)
     onnx.checker.check_model(model)
-    assert len(norm_act_nodes(model)) == len(norm_act_nodes(graph_of(source)))
+    assert len(norm_act_nodes(model)) == len(norm_act_nodes(float_graph(source)))
     many = [node for node in model.graph.node if node.op_type in quantise.CONVOLUTIONS]
     found = kernels(inlined(out))
     assert found["Convolution", "i8"] + found["Deconvolution", "i8"] == len(many)
@@ -108,7 +103,7 @@ def test_convolutions_of_every_family_run_in_eight_bits(name, pictures, out) -> 
 
 
 def test_weights_are_symmetric_and_of_each_output_channel(pictures) -> None:
-    model = graph_of(a_source("discogan"))
+    model = float_graph(a_source("discogan"))
     layers = quantise.calibrate(model, batches(pictures))
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = {node.name: node for node in model.graph.node}
@@ -125,14 +120,14 @@ def test_weights_are_symmetric_and_of_each_output_channel(pictures) -> None:
 
 
 def test_activations_that_are_never_negative_use_all_codes(pictures) -> None:
-    layers = quantise.calibrate(graph_of(a_source("cyclegan")), batches(pictures))
+    layers = quantise.calibrate(float_graph(a_source("cyclegan")), batches(pictures))
     types = {name: layer.zero.dtype.name for name, layer in layers.items()}
     assert types["g_ab.stem.conv.Conv"] == "int8"  # pictures
     assert types["g_ab.down.0.conv.Conv"] == "uint8"  # behind a ReLU
 
 
 def test_a_tensor_two_convolutions_take_is_rounded_once(pictures) -> None:
-    model = graph_of(a_source("ugatit"))
+    model = float_graph(a_source("ugatit"))
     made = quantise.assemble(model, quantise.calibrate(model, batches(pictures)))
     rounded = [node.input[0] for node in made.graph.node if node.op_type == "QuantizeLinear"]
     assert len(rounded) == len(set(rounded))
@@ -172,7 +167,7 @@ def test_a_gate_that_is_not_met_names_what_to_keep_and_that_passes(pictures, out
     manifest = export_generator(source, out, request(pictures, keep_fp=tuple(names)))
     assert manifest.int8["kept_fp"] == ", ".join(names)
     assert manifest.parity["psnr_db"] > reached + 2
-    assert kernels(inlined(out))["Convolution", "i8"] < len(quantise.quantisable(graph_of(source)))
+    assert kernels(inlined(out))["Convolution", "i8"] < len(quantise.quantisable(float_graph(source)))
     automatic = export_generator(source, out, request(pictures, keep_fp=("auto",)), overwrite=True)
     assert automatic.int8 == manifest.int8
 
@@ -284,7 +279,7 @@ def test_int8_weights_of_a_large_layer_stay_int8_in_openvino() -> None:
 
 
 def test_rounding_ahead_of_the_padding_changes_no_value(pictures) -> None:
-    model = graph_of(a_source("cyclegan"))
+    model = float_graph(a_source("cyclegan"))
     made = quantise.assemble(model, quantise.calibrate(model, batches(pictures)))
     attach_bodies(made)
     ahead = onnx.load_from_string(inlined(made))
@@ -301,7 +296,7 @@ def test_rounding_ahead_of_the_padding_changes_no_value(pictures) -> None:
 
 
 def test_the_form_for_tensorrt_is_signed_and_without_offsets(pictures) -> None:
-    model = graph_of(a_source("cyclegan"))
+    model = float_graph(a_source("cyclegan"))
     x = batches(pictures)[0]
     exact = run_in_openvino(inlined(model), "f32")(x).copy()
     made = quantise.assemble(model, quantise.calibrate(model, batches(pictures)))
@@ -317,7 +312,7 @@ def test_the_form_for_tensorrt_is_signed_and_without_offsets(pictures) -> None:
 
 
 def test_forms_leave_a_graph_without_int8_alone(pictures) -> None:
-    model = onnx.load_from_string(inlined(graph_of(a_source("cyclegan"))))
+    model = onnx.load_from_string(inlined(float_graph(a_source("cyclegan"))))
     before = model.SerializeToString()
     signed_symmetric(model)
     assert model.SerializeToString() == before

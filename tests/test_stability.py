@@ -13,7 +13,7 @@ import torch
 from gantrt.errors import UsageError
 from gantrt_training import checkpoint
 from gantrt_training.data import Batches
-from gantrt_training.export import Request, Source, export_generator
+from gantrt_training.export import Request, export_generator
 from gantrt_training.family import load_family
 from gantrt_training.journal import NonFiniteLoss
 from gantrt_training.losses import adversarial
@@ -22,6 +22,7 @@ from gantrt_training.nets.resnet import ResNet
 from gantrt_training.nets.unet import UNet
 from gantrt_training.penalties import Penalties, with_penalties
 from gantrt_training.step import Training
+from gantrt_training.tracing import Source
 from gantrt_training.trainer import train
 from test_trainer import TINY, advance, assert_equal, start, tiny_recipe, weights
 from torch import Tensor, nn
