@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from .arrays import Frame
 from .engines import output_like
+from .info import Stats
 from .timing import Summary
-from .translator import Stats, Translator
+from .translator import Translator
 
 _TURN = 0.1  # seconds one contestant runs before the next has its turn
 _PAUSE = 0.02  # seconds in which the threads of the last one stop looking for work

@@ -21,10 +21,11 @@ import numpy as np
 from .arrays import Frame, as_frame, as_kind_of, as_output, lies_on_gpu
 from .ending import engine_runs, sleep_if_daemon
 from .engines import Engine, Options, open_engine, output_like
-from .errors import EngineMismatch, GantrtError, OutOfMemory, UsageError
+from .errors import EngineMismatch, GantrtError, UsageError
 from .fitting import Color, Fit, Tensor, make_fit, order_for
+from .info import Info, Stats
 from .manifest import Manifest
-from .memory import is_out_of_memory
+from .network_run import NetworkRun
 from .streaming import Item, translated
 from .threads import thread_limit
 from .tiling import Tile
@@ -94,41 +95,6 @@ def load(
     return translator
 
 
-@dataclass(frozen=True)
-class Info:
-    """What a Translator is and runs on."""
-
-    path: Path
-    manifest: Manifest
-    runtime: str
-    device: str
-    precision: str  # what really runs
-    versions: dict[str, str]
-    color: str
-    fit: str
-    streams: int
-
-    def __str__(self) -> str:
-        spec = self.manifest.input
-        size = "any size" if spec.dynamic else f"{spec.height}x{spec.width}"
-        libraries = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        return f"{self.path.name}: {self.manifest.family}, {size}, {self.precision} on {self.device} ({libraries})"
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Times in milliseconds of the last frames (some thousands are kept). A frame of a batch counts all its batch."""
-
-    frames: int  # ever translated, or since the last reset
-    wait: Summary  # in the queue, and for a free stream
-    pre: Summary
-    engine: Summary
-    post: Summary
-    total: Summary  # from the call to the finished frame
-    first_frame_ms: float | None
-    load_ms: float
-
-
 @dataclass
 class _Slot:
     """The working memory of one stream: x and y are (batch, C, H, W), made anew only when the size changes.
@@ -182,9 +148,8 @@ class Translator:
         self._closing = threading.Lock()
         self._closed = self._ended = False
         self._full = False  # nothing new gets a slot: else callers that go on would keep close from having them all
-        self._halving = threading.Lock()
         self._process = os.getpid()
-        self._at_once = manifest.batch  # pictures the network is given; fewer once memory has run out
+        self._run_network = NetworkRun(engine, path)
         self._room = threading.BoundedSemaphore(_QUEUED_PER_STREAM * streams)
         self._workers = ThreadPoolExecutor(streams, thread_name_prefix="gantrt")  # starts threads as they are needed
         engine_runs(self)
@@ -381,32 +346,6 @@ class Translator:
             self._fit.leave(slot.y[i : i + 1], out)
         return entered - begin, ran - entered, time.perf_counter() - ran
 
-    def _run_network(self, x: Tensor, y: Tensor) -> None:
-        """All of x through the network: at once, or in as many runs as memory asks for, from then on."""
-        begin = 0
-        while begin < len(x):
-            count = self._at_once
-            # Whole arrays as they are: to those an engine stays bound.
-            parts = (x, y) if count >= len(x) else (x[begin : begin + count], y[begin : begin + count])
-            try:
-                self.engine.run(*parts)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if count == 1 or not self.engine.smaller_batches:
-                    raise OutOfMemory(_no_memory(self.info.path.name, x.shape)) from error
-                self._halve(count)
-            else:
-                begin += count
-
-    def _halve(self, count: int) -> None:
-        with self._halving:
-            if self._at_once == count:  # else another thread did
-                self._at_once = (count + 1) // 2
-                log.warning(
-                    "%s: no memory for %d pictures at once; %d from now on", self.info.path, count, self._at_once
-                )
-
     def _tiles(self, frames: list[Frame], outs: list[Frame], slot: _Slot) -> tuple[float, float, float]:
         """Frame by frame, each in as many runs as its tiles need."""
         fit = self._fit
@@ -455,10 +394,3 @@ def _dense(frame: Frame) -> Frame:
     """(H, W, C) whose pixels lie side by side in the order of their channels; a copy only where they do not."""
     frame = frame.reshape(*frame.shape[:2], -1)
     return frame if frame[0].flags.c_contiguous else np.ascontiguousarray(frame)
-
-
-def _no_memory(name: str, shape: tuple[int, ...]) -> str:
-    batch, _, height, width = shape
-    pictures = f"{batch} pictures of {height}x{width}" if batch > 1 else f"a picture of {height}x{width}"
-    smaller = "export it with a smaller --batch, or" if batch > 1 else "try --fit tile, or"
-    return f"{name}: no memory to run {pictures}; {smaller} a smaller --size, or fewer --streams"
