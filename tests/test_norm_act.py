@@ -17,6 +17,7 @@ import torch
 from conftest import has_cuda_device
 from gantrt import DeviceUnavailable, _core, norm_act
 from gantrt_training.nets.norm import norm_act as norm_act_of_torch
+from gil import turns_of_another_thread
 from numpy.typing import NDArray
 
 TOLERANCE = {
@@ -282,24 +283,12 @@ def test_a_buffer_and_parameters_of_other_kinds_go_in() -> None:
 def test_the_gil_is_released() -> None:
     x = np.random.default_rng(6).standard_normal((4, 64, 256, 256)).astype(np.float32)
     out = np.empty_like(x)
-    ticks, stop = [0], threading.Event()
 
-    def count() -> None:
-        while not stop.is_set():
-            ticks[0] += 1
-            time.sleep(0)
-
-    counter = threading.Thread(target=count)
-    counter.start()
-    try:
-        before = ticks[0]
+    def work() -> None:
         for _ in range(3):
             norm_act(x, out=out, threads=1)
-        during = ticks[0] - before
-    finally:
-        stop.set()
-        counter.join()
-    assert during > 50
+
+    assert turns_of_another_thread(work) > 50
 
 
 def test_many_python_threads_may_call_at_once() -> None:

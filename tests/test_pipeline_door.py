@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from conftest import has_cuda_device
 from gantrt import DeviceUnavailable, _core
+from gil import turns_of_another_thread
 
 SIZES: dict[str, Any] = {"frame": (8, 8, 3), "result": (8, 8, 3), "input": (3, 8, 8), "output": (3, 8, 8)}
 TYPES: dict[str, Any] = {"dtype": "float32", "output_dtype": "float32"}
@@ -81,30 +82,15 @@ def test_frames_on_a_gpu_are_those_of_the_cpu_kernels(slots: int, layout: str, s
 
 @pytest.mark.needs_cuda
 def test_the_gil_is_free_while_a_frame_is_on_its_way() -> None:
-    import threading
-    import time
-
     import numpy as np
 
     size = {"frame": (2160, 3840, 3), "result": (2160, 3840, 3), "input": (3, 64, 64), "output": (3, 64, 64)}
     pipeline = _core.FramePipeline(lambda slot, x, y, stream: None, **size, **TYPES)
     frame = np.zeros((2160, 3840, 3), np.uint8)
     out = np.empty_like(frame)
-    ticks, stop = [0], threading.Event()
 
-    def count() -> None:
-        while not stop.is_set():
-            ticks[0] += 1
-            time.sleep(0)
-
-    counter = threading.Thread(target=count)
-    counter.start()
-    try:
-        before = ticks[0]
+    def work() -> None:
         for _ in range(20):
             pipeline.result(pipeline.submit(frame), out)
-        during = ticks[0] - before
-    finally:
-        stop.set()
-        counter.join()
-    assert during > 50
+
+    assert turns_of_another_thread(work) > 50

@@ -14,8 +14,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from gantrt.errors import GantrtError
 
 CORPUS = Path(__file__).parent / "corpus"
 _HELPERS = {"choices", "mutations"}
@@ -42,6 +45,18 @@ def scratch_file(name: str, data: bytes) -> Path:
     path = Path(_SCRATCH.name) / name
     path.write_bytes(data)
     return path
+
+
+def each_reads(path: Path, readers: Iterable[Callable[[Path], object]]) -> None:
+    """Every reader gets the file, whatever those before it said; raises the first GantrtError there was."""
+    errors = []
+    for read in readers:
+        try:
+            read(path)
+        except GantrtError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def fault(target: Any, data: bytes) -> Exception | None:

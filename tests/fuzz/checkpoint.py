@@ -14,7 +14,7 @@ from gantrt_training.checkpoint import KEY, describe, load_run, read_description
 from gantrt_training.family import load_family, make_config
 from safetensors.torch import save
 
-from . import scratch_file
+from . import each_reads, scratch_file
 from .choices import Choices, spoilt
 
 ALLOWED = (GantrtError,)
@@ -42,14 +42,7 @@ def run(data: bytes) -> None:
         path = scratch_file("spoilt.safetensors", save(tensors, {KEY: json.dumps(spoilt(raw, Choices(data)))}))
     else:
         path = scratch_file("whole.safetensors", data)
-    errors = []
-    for read in (read_description, summary, _shown, load_run):
-        try:
-            read(path)
-        except GantrtError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+    each_reads(path, (read_description, summary, _shown, load_run))
 
 
 def _shown(path: Path) -> None:

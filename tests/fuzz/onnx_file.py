@@ -9,8 +9,8 @@ from gantrt.manifest import KEY, InputSpec, Manifest
 from gantrt.summary import summary
 from onnx import helper, numpy_helper
 
+from . import each_reads, scratch_file
 from . import manifest as manifest_target
-from . import scratch_file
 
 ALLOWED = (GantrtError,)
 
@@ -52,14 +52,7 @@ def seeds() -> list[bytes]:
 
 def run(data: bytes) -> None:
     path = scratch_file("engine.onnx", data)
-    errors = []
-    for read in (_manifest, guess_manifest, summary, inlined):
-        try:
-            read(path)
-        except GantrtError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+    each_reads(path, (_manifest, guess_manifest, summary, inlined))
 
 
 def _manifest(path) -> None:

@@ -9,7 +9,7 @@ from gantrt.run_page import make_page
 from gantrt.summary import summary
 from gantrt_training.recipe import Recipe, make_recipe, show
 
-from . import scratch_file
+from . import each_reads, scratch_file
 from .choices import Choices, spoilt
 
 ALLOWED = (GantrtError,)
@@ -46,14 +46,7 @@ def run(data: bytes) -> None:
         (run / "checkpoints" / "best.json").write_text(best)
         (run / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
     path = scratch_file("recipe.json", data)
-    errors = []
-    for read in (_load, lambda p: summary(p.parent), lambda p: make_page(p.parent), _shown):
-        try:
-            read(path)
-        except GantrtError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+    each_reads(path, (_load, lambda p: summary(p.parent), lambda p: make_page(p.parent), _shown))
 
 
 def _load(path) -> None:
