@@ -50,6 +50,32 @@ def test_every_single_damaged_byte_is_noticed_and_the_file_removed(tmp_path: Pat
         assert cache.read("k") is None, cut
 
 
+def test_what_another_user_could_have_written_is_not_run_but_replaced(tmp_path: Path, caplog) -> None:
+    cache, path = ModelCache(tmp_path, GB), tmp_path / "k.model"
+    cache.write("k", b"a model")
+    for mode in (0o666, 0o620, 0o602):
+        path.chmod(mode)
+        with caplog.at_level("INFO", "gantrt"):
+            assert cache.read("k") is None
+        assert f"others may write it: mode {mode:o}" in caplog.text
+        assert path.exists()  # not ours to remove
+    cache.write("k", b"another")
+    kept = cache.read("k")
+    assert kept is not None
+    assert kept.model.tobytes() == b"another"
+
+
+def test_a_model_of_another_user_is_not_run_but_roots_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ModelCache(tmp_path, GB)
+    cache.write("k", b"a model")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    owned_by_root = (tmp_path / "k.model").stat().st_uid == 0
+    assert (cache.read("k") is not None) == owned_by_root
+    if owned_by_root:
+        os.chown(tmp_path / "k.model", 1234, -1)
+        assert cache.read("k") is None
+
+
 def test_least_recently_used_go_first_and_the_limit_is_kept(tmp_path: Path) -> None:
     cache = ModelCache(tmp_path, 3 * (4096 + 1000))
     for i, key in enumerate("abc"):

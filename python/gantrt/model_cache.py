@@ -8,6 +8,7 @@ used go when all together are over a limit. Processes may share a folder: none w
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -45,8 +46,9 @@ class Kept:
     """A compiled model as it lies on disk, mapped into this process; what is written to it stays here."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError or ValueError if it cannot be mapped."""
+        """Raises PermissionError if others could have written it, OSError or ValueError if it cannot be mapped."""
         with path.open("rb") as file:
+            _check_ours(os.fstat(file.fileno()))
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         whole = np.frombuffer(self._map, np.uint8)
         self.head, self.model = whole[:_HEAD], whole[_HEAD:]
@@ -83,13 +85,16 @@ class ModelCache:
         return None
 
     def read(self, key: str) -> Kept | None:
-        """The model kept under `key`; None if there is none, or it is damaged."""
+        """The model kept under `key`; None if there is none, it is damaged, or another user could have written it."""
         path = self._path(key)
         try:
             kept = Kept(path)
             if json.loads(kept.head.tobytes()) != _head(kept.model):
                 raise ValueError("its content is not what was written")
         except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            log.info("cache: %s is not used (%s)", path, error.strerror)
             return None
         except (OSError, ValueError) as error:
             log.info("cache: %s is damaged (%s); compiling anew", path, error)
@@ -187,6 +192,14 @@ def _code() -> str:
 
 def _head(model: NDArray[np.uint8]) -> dict[str, Any]:
     return {"schema": _MAGIC, "bytes": len(model), "sha256": digest(model)}
+
+
+def _check_ours(status: os.stat_result) -> None:
+    """A compiled model is machine code: in a folder where others may write, only our own and root's is run."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise PermissionError(errno.EPERM, f"it belongs to user {status.st_uid}")
+    if status.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, f"others may write it: mode {status.st_mode & 0o777:o}")
 
 
 def _folder(asked: str | None) -> Path | None:
