@@ -8,13 +8,19 @@ SOURCES := CMakeLists.txt csrc/CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
 # The CUDA kernels of all five targets are compiled by the tests wherever there is an nvcc; a GPU is not needed for that.
 CUDA   := $(if $(shell command -v nvcc),ON,OFF)
 
+# A process for each core; the tests of a file stay together, with what they set up.
+WORKERS ?= auto
+AT_ONCE := -n$(WORKERS) --dist=loadfile
+
 .PHONY: demo test lint format bench fuzz sanitize wheel audit clean
 
 demo: $(VENV)/installed
 	$(BIN)/gantrt demo -o demo --overwrite
 
+# All tests, then again with a C++ core that checks every access and every operation as it runs.
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest --durations=15
+	$(BIN)/python -m pytest $(AT_ONCE) --durations=15
+	$(BIN)/python bench/sanitize.py $(AT_ONCE)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -46,9 +52,8 @@ fuzz: $(VENV)/installed-dev
 	  -DGANTRT_SANITIZE=fuzzer-no-link,address,undefined -DGANTRT_CORE_DIR=$(abspath $(FUZZED))/gantrt && cmake --build $(FUZZED))
 	$(BIN)/python bench/fuzz.py --minutes $(MINUTES) $(if $(FUZZED),--core $(FUZZED)/gantrt)
 
-# All tests, with a C++ core that checks every access and every operation as it runs.
 sanitize: $(VENV)/installed-dev
-	$(BIN)/python bench/sanitize.py
+	$(BIN)/python bench/sanitize.py $(AT_ONCE)
 
 wheel: $(VENV)/python
 	$(PIP) wheel -q --no-deps -w dist .

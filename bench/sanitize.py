@@ -1,11 +1,13 @@
 """The tests with a C++ core that checks every access and every operation as it runs: AddressSanitizer and UBSan.
 
-    python bench/sanitize.py                      # the whole suite; or make sanitize
-    python bench/sanitize.py tests/test_pixels.py # those given, as pytest takes them
+    python bench/sanitize.py                            # the whole suite, which is the second half of make test
+    python bench/sanitize.py -n2 --dist=loadfile tests/test_pixels.py   # as pytest takes them
 
-The core is built into build/sanitize. The sanitiser's library is loaded before Python, so that it sees what numpy and
-torch allocate, too. Leaks are not reported at exit, because Python and the libraries leave much behind on purpose; a
-second, short run looks for those that come out of gantrt's own code.
+The core is built into build/sanitize, and takes the place of the installed one in the tests and in the commands that
+they start. The sanitiser's library is loaded before Python, so that it sees what numpy and torch allocate, too. Tests
+marked plain_core are left out: they build something themselves, or measure memory or speed. Leaks are not reported at
+exit, because Python and the libraries leave much behind on purpose; a second, short run looks for those that come out
+of gantrt's own code.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "sanitize"
+RESULT = ROOT / "bench" / "results" / "sanitize.json"
 _LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so")
-# Those that build the core themselves, and one in which ONNX Runtime asks for a petabyte: an exception tells it no,
-# and the sanitiser ends the process instead.
-_NOT_THOSE = ("--ignore=tests/test_core_build.py", "--ignore=tests/test_sanitized.py")
+# Besides those marked plain_core: ONNX Runtime asks for a petabyte, where an exception tells it no, and the sanitiser
+# ends the process.
 _PETABYTE = (
     "--deselect=tests/test_hostile_engines.py::test_a_graph_that_cannot_be_is_refused_in_a_line_and_soon"
     "[pictures larger than memory-onnxruntime]"
@@ -37,14 +39,16 @@ _PETABYTE = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tests", nargs="*", help="default: the whole suite")
-    parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "sanitize.json")
-    parser.add_argument("--write", action="store_true", help="the report also of a part of the suite")
+    parser.add_argument("--write", action="store_true", help="keep the report, in bench/results/sanitize.json")
     args, options = parser.parse_known_args()
+    if reason := missing():
+        print(f"sanitize: skipped: {reason}")
+        return
     begin = time.monotonic()
     core = build(BUILD)
     built = time.monotonic()
-    tests = [*(args.tests or _NOT_THOSE), _PETABYTE]
-    done = run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests, *options], core)
+    tests = [*args.tests, _PETABYTE]
+    code, printed = pytest([*tests, *options], core)
     tested, said = time.monotonic(), reports(core)
     found = leaks(core)
     report = {
@@ -57,15 +61,14 @@ def main() -> None:
         "machine": _machine(),
         "build_seconds": round(built - begin),
         "test_seconds": round(tested - built),
-        **{word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout[-400:])},
+        **{word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|skipped|error)", printed[-1])},
         "reports": said,
         "leaks": found,
     }
-    print(done.stdout[-6000:])
     print(json.dumps(report, indent=2))
-    if not args.tests or args.write:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
-    sys.exit(done.returncode or bool(report["reports"] or found))
+    if args.write:
+        RESULT.write_text(json.dumps(report, indent=2) + "\n")
+    sys.exit(code or bool(report["reports"] or found))
 
 
 def missing() -> str | None:
@@ -91,24 +94,50 @@ def build(folder: Path) -> Path:
     return core
 
 
+def pytest(arguments: list[str], core: Path) -> tuple[int, list[str]]:
+    """The tests with that core: exit code, and the lines printed, which are seen as they come."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    lines = [""]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(core), stdout=subprocess.PIPE, text=True, errors="replace", bufsize=1
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    return process.returncode, lines
+
+
 def run(command: list[str], core: Path, **options: str) -> subprocess.CompletedProcess[str]:
-    """A command of Python's, with that core."""
+    """Another command of Python's, with that core."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(core, **options),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+
+
+def environment(core: Path, **options: str) -> dict[str, str]:
+    """That of a process, and of those it starts, in which gantrt has this core; earlier reports are removed."""
     log = core.parent / "reports"  # not stderr: pytest holds on to that, and what is said last would be lost
     shutil.rmtree(log, ignore_errors=True)
     log.mkdir()
     asan = {"detect_leaks": "0", "allocator_may_return_null": "1", "alloc_dealloc_mismatch": "0"}
     asan |= {"log_path": str(log / "asan")} | options
-    environment = {
+    paths = [str(ROOT / "tests" / "other_core"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
         **os.environ,
         "LD_PRELOAD": ":".join(_library(name) for name in _LIBRARIES),
         "ASAN_OPTIONS": ":".join(f"{key}={value}" for key, value in asan.items()),
         "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={log / 'ubsan'}",
         "TBB_ENABLE_SANITIZERS": "1",  # else the way OpenVINO's threads load a library ends the process
         "GANTRT_TEST_CORE": str(core),
+        "PYTHONPATH": os.pathsep.join(paths),
     }
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", check=False
-    )
 
 
 def reports(core: Path) -> list[str]:
@@ -120,7 +149,7 @@ def reports(core: Path) -> list[str]:
 def leaks(core: Path) -> list[str]:
     """What gantrt's own code allocated and lost, in some thousand calls of the core, most of them refused."""
     code = (
-        f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}]; import other_core; other_core.use({str(core)!r})\n"
+        f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}]\n"
         "import fuzz; from fuzz.mutations import mutations; target = fuzz.load_target('doors')\n"
         "for data in mutations(target.seeds(), 3000): fuzz.fault(target, data)\n"
     )

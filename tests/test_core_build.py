@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from gantrt import _core
 
+pytestmark = pytest.mark.plain_core
+
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
 SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".h", ".cpp", ".cu", ".cuh"})

@@ -12,6 +12,8 @@ import reference
 from numpy.typing import NDArray
 from test_norm_act import CASES, TOLERANCE, Case, channels_last, inputs_of, name_of, relative_error
 
+pytestmark = pytest.mark.plain_core
+
 DTYPES = ["float32", "float16", "bfloat16"]
 LAYOUTS = ["nchw", "nhwc"]
 MODES = ["auto", "cluster", "cooperative", "two_kernels"]

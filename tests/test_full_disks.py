@@ -139,6 +139,7 @@ def test_a_folder_nobody_may_write_into_is_one_line(command: str, home: Path) ->
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.plain_core
 def test_limits_of_memory_and_threads_show_no_traceback(home: Path) -> None:
     for megabytes in (900, 1200, 1600):
         limit = megabytes << 20

@@ -33,6 +33,7 @@ def test_kill_9_leaves_no_half_file_and_no_rubbish(tmp_path: Path) -> None:
     assert report["interrupts"]["runs"] == 4
 
 
+@pytest.mark.plain_core
 def test_nothing_grows_or_is_mixed(tmp_path: Path) -> None:
     report = bench("soak.py", tmp_path / "soak.json", frames=1500, cycles=30, submits=100)
     assert report["stream"]["in_the_file"] == 1500

@@ -169,3 +169,20 @@ def test_sources_end_before_engines_and_a_fault_stops_none(monkeypatch: pytest.M
     monkeypatch.setattr(ending, "_engines", {engine})
     ending._end()
     assert ended == ["source", "engine"]
+
+
+def test_a_queue_that_has_ended_with_the_interpreter_says_so(engine: Path) -> None:
+    """Its threads close it as they end, and then it no longer says why it takes nothing more."""
+    code = f"""
+import concurrent.futures.thread as queues
+import gantrt, numpy as np
+t = gantrt.load({str(engine)!r}, device="cpu", cache_dir="")
+t.submit(np.zeros((8, 8, 3), np.uint8)).result()
+queues._python_exit()
+try:
+    t.submit(np.zeros((8, 8, 3), np.uint8))
+except gantrt.GantrtError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.stdout == "translator: the program is ending\n", done.stderr

@@ -72,6 +72,7 @@ def test_shipped_files_are_the_ones_that_were_looked_at() -> None:
     assert digests == {f"mnist/{name}": digest for name, digest in SHIPPED.items()}
 
 
+@pytest.mark.plain_core
 @pytest.mark.parametrize("cuda", ["OFF", "ON"])
 def test_the_wheel_lists_its_parts(tmp_path: Path, cuda: str) -> None:
     """CycloneDX, in *.dist-info/sboms: what is compiled in and what lies beside it, and no dates."""
@@ -96,6 +97,7 @@ def test_the_wheel_lists_its_parts(tmp_path: Path, cuda: str) -> None:
     assert str(ROOT) not in text
 
 
+@pytest.mark.plain_core
 def test_the_core_links_nothing_that_the_list_does_not_name() -> None:
     """No library is bundled beside it; what it needs at run time is the system's."""
     needed = subprocess.run(["ldd", _core.__file__], capture_output=True, text=True, check=True).stdout
@@ -104,5 +106,6 @@ def test_the_core_links_nothing_that_the_list_does_not_name() -> None:
     assert {name for name in names if not name.startswith("/")} <= system
 
 
+@pytest.mark.plain_core
 def test_the_core_does_not_say_where_it_was_built() -> None:
     assert str(ROOT).encode() not in Path(_core.__file__).read_bytes()

@@ -392,6 +392,7 @@ class Idle(Family):
         return SizeRule(1)
 
 
+@pytest.mark.plain_core
 def test_the_loop_itself_costs_almost_nothing() -> None:
     training, bare = (Training(Idle(), None, 1, open_fabric("cpu", "fp32")) for _ in range(2))
     x = torch.zeros(1, 1, 4, 4)

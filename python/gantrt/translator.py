@@ -311,7 +311,8 @@ class Translator:
 
     def _refusal(self, error: RuntimeError | None = None) -> GantrtError:
         """Why there is no slot, or no thread."""
-        if self._ended or "interpreter shutdown" in str(error):
+        # A thread of the queue that ends with the interpreter closes the queue, which then says only "after shutdown".
+        if self._ended or "interpreter shutdown" in str(error) or ("shutdown" in str(error) and not self._closed):
             sleep_if_daemon()
             return GantrtError("translator: the program is ending")
         if self._closed:
