@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -65,12 +66,15 @@ def test_killed_at_any_moment_it_resumes_to_the_same_weights(family: str, pictur
         already = killed_at[-1] if killed_at else 0
         child = in_a_child(lambda already=already: train(endless, run, resume=bool(already), progress=False))
         deadline = time.monotonic() + 300  # against a hang only
-        while not (newest := checkpoint.newest_resumable(run)) or int(newest.stem[5:]) < already + wait:
-            assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended by itself"
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        try:
+            while not (newest := checkpoint.newest_resumable(run)) or int(newest.stem[5:]) < already + wait:
+                assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended by itself"
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+        finally:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
         found = checkpoint.newest_resumable(run)
         assert found is not None
         killed_at.append(int(found.stem[5:]))
