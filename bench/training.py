@@ -272,10 +272,13 @@ def _solo_elsewhere(family: str, variant: str, args: argparse.Namespace) -> dict
 
 
 def _side(family: str, variant: str, args: argparse.Namespace) -> Side:
-    """A fresh training, and its step on random pictures."""
+    return make_side(family, variant, _overrides(family, args), args.device)
+
+
+def make_side(family: str, variant: str, overrides: Mapping[str, Any], device: str) -> Side:
+    """A fresh training of preset `paper` with these keys set, and its step on random pictures."""
     words = set(variant.split("+")) - {"plain", "reference"}
-    overrides = _overrides(family, args) | ({"together": True} if "together" in words else {})
-    recipe = make_recipe(family, "", "paper", overrides)
+    recipe = make_recipe(family, "", "paper", {**overrides, **({"together": True} if "together" in words else {})})
     config = recipe.config
     precision = next(iter(words & {"bf16", "fp16"}), "fp32")
     mode: Compile = "reduce-overhead" if "reduce_overhead" in words else "default" if "compile" in words else "none"
@@ -285,15 +288,14 @@ def _side(family: str, variant: str, args: argparse.Namespace) -> Side:
         recipe.load_family(),
         config,
         1000,
-        open_fabric(args.device, precision),
+        open_fabric(device, precision),
         ema=0.999 if "ema" in words else 0.0,
         channels_last="channels_last" in words,
         compile=mode,
         cuda_graph="graph" in words,
     )
-    device = training.fabric.device
     shapes = [(config.batch, channels, config.size, config.size) for channels in (config.channels_a, config.channels_b)]
-    a, b = (torch.rand(shape, device=device) * 2 - 1 for shape in shapes)
+    a, b = (torch.rand(shape, device=training.fabric.device) * 2 - 1 for shape in shapes)
     if variant != "reference":
         return training, lambda: training.step(a, b)
     for optimizer in training.optimizers.values():
