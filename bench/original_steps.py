@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,8 @@ class _Loader:
             raise self._end
         return self._batch
 
+    __next__ = next  # what makes it an iterator today
+
 
 def _cyclegan(folder: Path, job: Job, before: Before) -> NoReturn:
     """CycleGAN or pix2pix: set_input and optimize_parameters, which are train.py's step."""
@@ -254,13 +257,14 @@ def _at_home(folder: Path, *wanted: str, instead: Mapping[str, ModuleType] | Non
     """
     own = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     own |= set(instead or {})
+    stood_in: list[str] = []
     before, path, bytecode = dict(sys.modules), list(sys.path), sys.dont_write_bytecode
     for name in [name for name in sys.modules if name.partition(".")[0] in own]:
         del sys.modules[name]
     sys.path.insert(0, str(folder))
     sys.dont_write_bytecode = True  # a clone stays as it was
     try:
-        stood_in = [name for name in wanted if not _importable(name)]
+        stood_in += [name for name in wanted if not _importable(name)]
         sys.modules.update({name: _Empty(name) for name in stood_in} | dict(instead or {}))
         yield
     finally:
@@ -271,11 +275,11 @@ def _at_home(folder: Path, *wanted: str, instead: Mapping[str, ModuleType] | Non
 
 
 def _importable(name: str) -> bool:
-    try:
+    with warnings.catch_warnings(), contextlib.suppress(ImportError):
+        warnings.simplefilter("ignore")
         importlib.import_module(name)
-    except ImportError:
-        return False
-    return True
+        return True
+    return False
 
 
 class _Nothing:

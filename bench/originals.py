@@ -11,7 +11,8 @@ the GPU that printing a loss takes is). Sides take turns within one process, so 
 alike, and so do settings of the whole process: TF32, which is on, and cudnn.benchmark, which one of the originals turns
 on. A ratio is the median over the turns. That both do the same amount of work is checked: the parameters of every
 network, the updates of generators and discriminators. Words of a variant are those of training.py; its `reference` is
-our networks in the originals' order. Small sizes are the least that an original takes; DiscoGAN's width is always 64.
+our networks in the originals' order. Small pictures have 64 pixels, or 128 where the original takes no less; U-GAT-IT
+is light, and DiscoGAN's width always 64.
 Writes bench/results/originals_<device>[_full].json after each family.
 """
 
@@ -155,18 +156,17 @@ def measure(family: str, device: torch.device, args: argparse.Namespace) -> list
                 facts[name] |= {} if "error" in facts[name] else way(family, name, args, sides)
             except Exception as error:  # one that cannot be built says nothing about the others
                 facts[name]["error"] = _reason(error)
-    turns = Turns(family, sides, device, args)
+    job = _job(family, device, args)
+    turns = Turns(job, sides, args)
     try:
-        run_original(family, device, args, turns)
+        run_original(job, args, turns)
     except Enough:
-        facts[ORIGINAL] |= turns.row(ORIGINAL)
+        for name in (ORIGINAL, *sides):
+            facts[name] |= turns.row(name)
     except Exception as error:
         facts[ORIGINAL]["error"] = _reason(error)
-    for name in sides:
-        if name in turns.errors:
-            facts[name]["error"] = turns.errors[name]
-        elif "error" not in facts[ORIGINAL]:
-            facts[name] |= turns.row(name)
+        for name in sides:
+            facts[name]["error"] = "was not timed: the original did not run to the end"
     sides.clear()
     _free(device)
     return list(facts.values())
@@ -181,9 +181,13 @@ def variants(family: str, device: torch.device, args: argparse.Namespace) -> lis
     return list(dict.fromkeys(chosen))
 
 
-def run_original(family: str, device: torch.device, args: argparse.Namespace, before: Before) -> None:
-    config = make_recipe(family, "", "paper", overrides(family, args)).config
-    CODE_BASES[FAMILIES[family]].run(getattr(args, FAMILIES[family]), Job(family, config, device), before)
+def _job(family: str, device: torch.device, args: argparse.Namespace) -> Job:
+    return Job(family, make_recipe(family, "", "paper", overrides(family, args)).config, device)
+
+
+def run_original(job: Job, args: argparse.Namespace, before: Before) -> None:
+    name = FAMILIES[job.family]
+    CODE_BASES[name].run(getattr(args, name), job, before)
 
 
 class Enough(BaseException):
@@ -193,14 +197,13 @@ class Enough(BaseException):
 class Turns:
     """Called ahead of each step of the original: after each of its turns come those of our sides."""
 
-    def __init__(self, family: str, sides: dict[str, Side], device: torch.device, args: argparse.Namespace) -> None:
-        period = PERIOD.get(family, 1)
-        self.turn = math.ceil(TURN[device.type] / period) * period  # steps
-        self.warm_up = WARM_UP[device.type]
-        steps = args.steps or (10 if device.type == "cpu" else 100)
-        self.turns = max(LEAST_TURNS, math.ceil(steps / self.turn))
-        self.family, self.sides, self.device = family, sides, device
-        self.limit = args.seconds or (30.0 if device.type == "cuda" else math.inf)
+    def __init__(self, job: Job, sides: dict[str, Side], args: argparse.Namespace) -> None:
+        self.job, self.sides, self.device, kind = job, sides, job.device, job.device.type
+        period = PERIOD.get(job.family, 1)
+        self.turn = math.ceil(TURN[kind] / period) * period  # steps
+        self.warm_up = WARM_UP[kind]
+        self.turns = max(LEAST_TURNS, math.ceil((args.steps or (10 if kind == "cpu" else 100)) / self.turn))
+        self.limit = args.seconds or (30.0 if kind == "cuda" else math.inf)
         self.seconds: dict[str, list[float]] = {name: [] for name in (ORIGINAL, *sides)}
         self.errors: dict[str, str] = {}
         self.parts: Parts | None = None
@@ -211,7 +214,7 @@ class Turns:
         if self.parts is None:
             self.parts = parts
             for training, _ in self.sides.values():
-                refuse_unequal(self.family, dict(training.nets.items()), parts.nets)
+                refuse_unequal(self.job.family, dict(training.nets.items()), parts.nets)
         beyond, self.steps = self.steps - self.warm_up, self.steps + 1
         if beyond == 0:
             self._first = self._begin = self._now()
@@ -239,18 +242,18 @@ class Turns:
         return time.perf_counter()
 
     def row(self, name: str) -> Row:
-        """Of a side that took part to the end; an error if it made other updates than the original."""
+        """Of a side; an error if it failed, or made other updates than the original."""
         assert self.parts is not None
-        training = next(iter(self.sides.values()))[0] if name == ORIGINAL else self.sides[name][0]
-        nets, optimizers = (
-            (self.parts.nets, self.parts.optimizers)
-            if name == ORIGINAL
-            else (dict(training.nets.items()), training.optimizers)
-        )
+        if name in self.errors:
+            return {"error": self.errors[name]}
+        nets, optimizers = self.parts.nets, self.parts.optimizers
+        if name != ORIGINAL:
+            training = self.sides[name][0]
+            nets, optimizers = dict(training.nets.items()), training.optimizers
         made, theirs = updates(optimizers), updates(self.parts.optimizers)
         if made != theirs:
             return {"error": f"made {made} updates, the original {theirs}"}
-        seconds, config = self.seconds[name], training.config
+        seconds, config = self.seconds[name], self.job.config
         median = statistics.median(seconds)
         return {
             "size": config.size,
@@ -310,7 +313,7 @@ def solo(family: str, name: str, args: argparse.Namespace) -> Row:
 
     if name == ORIGINAL:
         with contextlib.suppress(Enough):
-            run_original(family, device, args, before)
+            run_original(_job(family, device, args), args, before)
     else:
         _, step = make_side(family, name, overrides(family, args), args.device)
         for _ in range(3):
@@ -336,8 +339,8 @@ def _memory_elsewhere(family: str, name: str, args: argparse.Namespace, _: dict[
 
 def _line(row: Row) -> str:
     start = f"{row['family']:<10} {row['side']:<36}"
-    if "error" in row or "ratio" not in row:
-        return f"{start} {row.get('error', 'the original did not run')}"
+    if "error" in row:
+        return f"{start} {row['error']}"
     memory = f"  {row['memory_mib']:7.0f} MiB" if "memory_mib" in row else ""
     count = sum(row["parameters"].values())
     return f"{start} {row['images_per_s']:9.2f} images/s  {row['ratio']:5.2f}x{memory}  {count:,} parameters"
