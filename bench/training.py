@@ -3,11 +3,12 @@
     python bench/training.py [--family F ...] [--variant V ...] [--size 64] [--batch N] [--steps N] [--device auto]
     python bench/training.py --full --device cuda [--no-compile]     # the papers' widths and sizes
 
-The reference order is that of the reference implementations: pictures are made anew for every phase, nothing is frozen,
-passes are single and in fp32 (on a GPU with TF32, as all sides are), Adam steps as torch's default does. All sides use
-our networks, start from the same weights and take turns within one run, so what else the machine does hits all alike; a
-ratio is the median over these turns. A variant is words joined by +: plain, together, bf16, fp16, channels_last,
-compile, reduce_overhead (compiled, its passes CUDA graphs), graph (the whole step one CUDA graph), ema.
+In the reference order pictures are made anew for every phase and nothing is frozen, passes are single and in fp32 (on a
+GPU with TF32, as all sides are), Adam steps as torch's default does. It is that of U-GAT-IT's code, and slower than
+that of pix2pix's and CycleGAN's, which make pictures once and freeze their judges; originals.py times the code itself.
+All sides use our networks, start from the same weights and take turns within one run, so what else the machine does
+hits all alike; a ratio is the median over these turns. A variant is words joined by +: plain, together, bf16, fp16,
+channels_last, compile, reduce_overhead (compiled, its passes CUDA graphs), graph (the whole step one CUDA graph), ema.
 Writes bench/results/training_<device>[_full].json after each family; a variant that fails is a row with its error.
 """
 
