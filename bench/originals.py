@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gantrt_training.devices import _has_bf16, open_fabric
+from gantrt_training.devices import has_bf16, open_fabric
 from gantrt_training.recipe import make_recipe
 from original_steps import CODE_BASES, Before, Job, Parts, commit  # the scripts beside this one
 from torch import nn
@@ -45,13 +45,13 @@ from training import (
     WARM_UP,
     Row,
     Side,
-    _free,
-    _peak_mib,
-    _ratio,
-    _reason,
-    _timed,
+    free_cached,
     machine,
     make_side,
+    median_ratio,
+    peak_mib,
+    reason_of,
+    timed,
 )
 
 FAMILIES = {"ugatit": "ugatit", "cyclegan": "cyclegan", "pix2pix": "cyclegan", "discogan": "discogan"}  # → code-base
@@ -155,7 +155,7 @@ def measure(family: str, device: torch.device, args: argparse.Namespace) -> list
             try:
                 facts[name] |= {} if "error" in facts[name] else way(family, name, args, sides)
             except Exception as error:  # one that cannot be built says nothing about the others
-                facts[name]["error"] = _reason(error)
+                facts[name]["error"] = reason_of(error)
     job = _job(family, device, args)
     turns = Turns(job, sides, args)
     try:
@@ -164,17 +164,17 @@ def measure(family: str, device: torch.device, args: argparse.Namespace) -> list
         for name in (ORIGINAL, *sides):
             facts[name] |= turns.row(name)
     except Exception as error:
-        facts[ORIGINAL]["error"] = _reason(error)
+        facts[ORIGINAL]["error"] = reason_of(error)
         for name in sides:
             facts[name]["error"] = "was not timed: the original did not run to the end"
     sides.clear()
-    _free(device)
+    free_cached(device)
     return list(facts.values())
 
 
 def variants(family: str, device: torch.device, args: argparse.Namespace) -> list[str]:
     chosen: list[str] = args.variant or VARIANTS[device.type]
-    if not args.variant and device.type == "cpu" and not _has_bf16():
+    if not args.variant and device.type == "cpu" and not has_bf16():
         chosen = [name for name in chosen if "bf16" not in name]
     if family not in ("cyclegan", "ugatit"):  # the others have nothing to pass together
         chosen = ["+".join(word for word in name.split("+") if word != "together") or "plain" for name in chosen]
@@ -231,10 +231,10 @@ class Turns:
         training, step = self.sides[name]
         if name not in self.errors:
             try:
-                self.seconds[name].append(_timed(step, self.turn, self.device))
+                self.seconds[name].append(timed(step, self.turn, self.device))
                 training.losses.take()
             except Exception as error:
-                self.errors[name] = _reason(error)
+                self.errors[name] = reason_of(error)
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -262,7 +262,7 @@ class Turns:
             "device": str(self.device),
             "images_per_s": round(config.batch / median, 3),
             "ms_per_step": round(median * 1e3, 3),
-            "ratio": round(_ratio(self.seconds[ORIGINAL], seconds), 3),
+            "ratio": round(median_ratio(self.seconds[ORIGINAL], seconds), 3),
             "turns": len(seconds),
             "steps": len(seconds) * self.turn,
             "updates": made,
@@ -302,7 +302,7 @@ def _warm(family: str, name: str, args: argparse.Namespace, sides: dict[str, Sid
 
 def solo(family: str, name: str, args: argparse.Namespace) -> Row:
     """Memory at the peak of three steps in MiB: on a CPU over what an idle process has."""
-    device, idle = open_fabric(args.device, "fp32").device, _peak_mib()
+    device, idle = open_fabric(args.device, "fp32").device, peak_mib()
     made = 0
 
     def before(_: Parts) -> None:
@@ -318,7 +318,7 @@ def solo(family: str, name: str, args: argparse.Namespace) -> Row:
         _, step = make_side(family, name, overrides(family, args), args.device)
         for _ in range(3):
             step()
-    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _peak_mib() - idle
+    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_mib() - idle
     return {"memory_mib": round(peak, 1)}
 
 

@@ -42,8 +42,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep the report, in bench/results/sanitize.json")
     args, options = parser.parse_known_args()
     if reason := missing():
-        print(f"sanitize: skipped: {reason}")
-        return
+        sys.exit(f"sanitize: {reason}; install g++ with its libasan and libubsan")
     begin = time.monotonic()
     core = build(BUILD)
     built = time.monotonic()
@@ -152,8 +151,11 @@ def leaks(core: Path) -> list[str]:
         f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}]\n"
         "import fuzz; from fuzz.mutations import mutations; target = fuzz.load_target('doors')\n"
         "for data in mutations(target.seeds(), 3000): fuzz.fault(target, data)\n"
+        "from gantrt import _core; print('made all calls of', _core.__file__)\n"
     )
-    run([sys.executable, "-c", code], core, detect_leaks="1", fast_unwind_on_malloc="0")
+    done = run([sys.executable, "-c", code], core, detect_leaks="1", fast_unwind_on_malloc="0")
+    if f"made all calls of {core}" not in done.stdout:
+        sys.exit(f"sanitize: the run that looks for leaks did not come to its end: {done.stderr[-3000:]}")
     said = "\n".join(path.read_text(errors="replace") for path in (core.parent / "reports").iterdir())
     blocks = re.split(r"\n(?=(?:Direct|Indirect) leak)", said)
     return [

@@ -144,14 +144,14 @@ def measure(family: str, device: torch.device, args: argparse.Namespace) -> list
             try:
                 known |= {} if "error" in known else way(name)
             except Exception as error:  # one that cannot be built says nothing about the others
-                known["error"] = _reason(error)
+                known["error"] = reason_of(error)
     seconds = _take_turns(sides, device, args, facts)
     for name, (training, step) in sides.items():
         if "error" not in facts[name]:
             busy = None if device.type == "cpu" or args.no_busy else _busy(step, device)
             facts[name] |= _row(training, seconds[name], seconds.get("reference"), busy)
     sides.clear()
-    _free(device)
+    free_cached(device)
     return list(facts.values())
 
 
@@ -169,7 +169,7 @@ Side = tuple[Training, Callable[[], None]]
 
 def _warm(family: str, name: str, device: torch.device, args: argparse.Namespace, sides: dict[str, Side]) -> Row:
     """Add a side that is ready; on a GPU also what it needs: MiB at the peak, and those that it keeps between steps."""
-    _free(device)
+    free_cached(device)
     on_gpu = device.type == "cuda"
     before = (torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)) if on_gpu else (0, 0)
     if on_gpu:
@@ -182,7 +182,7 @@ def _warm(family: str, name: str, device: torch.device, args: argparse.Namespace
         sides[name] = training, step
         return {}
     peak = torch.cuda.max_memory_allocated(device) - before[0]
-    _free(device)
+    free_cached(device)
     held = torch.cuda.memory_reserved(device) - before[1]
     sides[name] = training, step
     return {"memory_mib": round(max(peak, held) / 2**20, 1), "held_mib": round(held / 2**20, 1)}
@@ -203,10 +203,10 @@ def _take_turns(
             if "error" in facts[name]:
                 continue
             try:
-                seconds[name].append(_timed(step, turn, device))
+                seconds[name].append(timed(step, turn, device))
                 training.losses.take()
             except Exception as error:
-                facts[name]["error"] = _reason(error)
+                facts[name]["error"] = reason_of(error)
     return seconds
 
 
@@ -220,7 +220,7 @@ def _row(training: Training, seconds: list[float], reference: list[float] | None
         "device": str(training.fabric.device),
         "images_per_s": round(config.batch / step, 3),
         "ms_per_step": round(step * 1e3, 3),
-        "ratio": round(_ratio(reference or [], seconds), 3) if comparable else None,
+        "ratio": round(median_ratio(reference or [], seconds), 3) if comparable else None,
         "turns": len(seconds),
         "steps": len(seconds) * TURN[training.fabric.device.type],
         "gpu_busy": round(min(1.0, busy / step), 3) if busy else None,
@@ -237,26 +237,26 @@ def _busy(step: Callable[[], None], device: torch.device, steps: int = 3) -> flo
     return sum(event.device_time_total for event in profile.events()) / 1e6 / steps
 
 
-def _free(device: torch.device) -> None:
+def free_cached(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:300]
 
 
 def solo(family: str, variant: str, args: argparse.Namespace) -> Row:
     """Memory at the peak of a step on a CPU in MiB, over what an idle process has."""
-    idle = _peak_mib()
+    idle = peak_mib()
     _, step = _side(family, variant, args)
     for _ in range(3):
         step()
-    return {"memory_mib": round(_peak_mib() - idle, 1)}
+    return {"memory_mib": round(peak_mib() - idle, 1)}
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """Of this process. Linux counts a parent's peak as its children's, but for VmHWM."""
     line = next((line for line in _lines("/proc/self/status") if line.startswith("VmHWM:")), None)
     return int(line.split()[1]) / 1024 if line else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -313,7 +313,7 @@ def _overrides(family: str, args: argparse.Namespace) -> dict[str, Any]:
     return chosen | ({"batch": args.batch} if args.batch else {})
 
 
-def _ratio(reference: list[float], ours: list[float]) -> float:
+def median_ratio(reference: list[float], ours: list[float]) -> float:
     return statistics.median(slow / fast for slow, fast in zip(reference, ours, strict=True))
 
 
@@ -336,7 +336,7 @@ def machine(device: str) -> dict[str, Any]:
     return facts | {"gpu": name, "clocks": gpu["gpu"], "versions": gpu["versions"], "tf32": tf32}
 
 
-def _timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
+def timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
     """Seconds of each of so many steps."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -178,7 +178,7 @@ def test_sides_take_turns_and_a_row_tells_its_ratio_and_its_work(
 
     monkeypatch.setitem(sys.modules, "events", ModuleType("events"))
     sys.modules["events"].theirs = theirs  # type: ignore[attr-defined]
-    monkeypatch.setattr(originals, "_timed", timed)
+    monkeypatch.setattr(originals, "timed", timed)
     monkeypatch.setattr(originals.Turns, "_now", lambda _: clock[0])
     words = ["--cyclegan", str(folder), "--family", "cyclegan", "--variant", "plain", "together"]
     modules = set(sys.modules)

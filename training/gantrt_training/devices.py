@@ -38,7 +38,7 @@ def open_fabric(device: str, precision: str) -> Fabric:
         raise DeviceUnavailable(f"train: there is no {device}; CUDA devices here: {torch.cuda.device_count()}")
     if kind == "cpu" and precision == "fp16":
         raise UsageError("train: fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    if kind == "cpu" and precision == "bf16" and not _has_bf16():
+    if kind == "cpu" and precision == "bf16" and not has_bf16():
         log.warning("train: this CPU has no bf16 arithmetic; bf16 will be slower than fp32")
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True  # batches have one shape
@@ -59,7 +59,7 @@ def is_first_process() -> bool:
     return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
 
 
-def _has_bf16() -> bool:
+def has_bf16() -> bool:
     known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in known)
 
